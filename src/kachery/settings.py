@@ -1,0 +1,193 @@
+"""Every setting, its default, and where it comes from.
+
+Programs change these variables between two calls (Spyglass does so for each file), so they are read at each call and
+nothing here is kept. A value in the environment wins over `kachery.json` in the store directory, which
+`kachery init` writes, and that wins over the default. An empty variable counts as unset.
+
+| variable | default | meaning |
+|---|---|---|
+| `KACHERY_CLOUD_DIR` | `~/.kachery-cloud` | the store directory: blobs, links, local mutables, keys |
+| `KACHERY_ZONE` | `default` | the zone that files go to and come from |
+| `KACHERY_GATEWAY_URL` | from `kachery.json`; no public default | the gateway's base address |
+| `KACHERY_RESOURCE_URL` | none | `<proxy>/r/<name>`: ask this resource for files that the zone lacks |
+| `KACHERY_CLOUD_CLIENT_ID`, `KACHERY_CLOUD_PRIVATE_KEY` | none | a client's keys in hex, instead of key files |
+| `KACHERY_STORE_FILE_DIR`, `KACHERY_STORE_FILE_PREFIX` | none | `store_*` write into this plain directory, and the prefix goes into the URI |
+| `KACHERY_CLOUD_USE_SANDBOX`, `KACHERY_CLOUD_SANDBOX_DIR` | `0`, none | use a throw-away store directory |
+| `KACHERY_CLOUD_MULTI_USER` | `0` | `1`: make new files and directories writable for the Unix group |
+| `KACHERY_CLOUD_KEEP_TEMP_FILES` | `0` | `1`: leave temporary directories in place |
+| `KACHERY_DURABILITY` | `close` | `close`: as durable as a copied file; `sync`: a URI is returned only once the bytes are on the disk |
+| `KACHERY_PROGRESS` | `auto` | `0`: never a progress bar; `1`: always; `auto`: on a terminal or in a notebook, when it takes long |
+| `KACHERY_TIMEOUT` | `60` | seconds to wait for a peer that says nothing |
+| `KACHERY_TRANSFERS` | `4` | connections for one large file |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import InvalidInput, NotConfigured
+
+CONFIG_NAME = "kachery.json"
+DEFAULT_ZONE = "default"
+
+
+def variable(name: str) -> str | None:
+    """A variable of the environment; `None` when it is unset or empty."""
+    return os.environ.get(name) or None
+
+
+def flag(name: str) -> bool:
+    """Whether a variable is exactly `1`."""
+    return os.environ.get(name) == "1"
+
+
+def store_dir(*, respect_sandbox: bool = True) -> Path:
+    """The store directory; it need not exist.
+
+    Args:
+        respect_sandbox: Whether a sandbox in use takes its place. Keys never live in a sandbox.
+    """
+    if respect_sandbox and flag("KACHERY_CLOUD_USE_SANDBOX"):
+        sandbox = variable("KACHERY_CLOUD_SANDBOX_DIR")
+        if sandbox:
+            return Path(sandbox)
+    directory = variable("KACHERY_CLOUD_DIR")
+    return Path(directory).expanduser().absolute() if directory else Path.home() / ".kachery-cloud"
+
+
+def config_path() -> Path:
+    """Where `kachery init` keeps what it learned."""
+    return store_dir(respect_sandbox=False) / CONFIG_NAME
+
+
+def config() -> dict[str, Any]:
+    """The content of `kachery.json`; empty when there is none.
+
+    Raises:
+        NotConfigured: If the file is there but cannot be understood.
+    """
+    path = config_path()
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    except ValueError as error:
+        raise NotConfigured(f"{path} is not JSON: {error}", hint="mend or remove it, then run `kachery init`") from error
+    if not isinstance(content, dict):
+        raise NotConfigured(f"{path} does not hold a JSON object", hint="remove it, then run `kachery init`")
+    return content
+
+
+def _configured(key: str) -> str | None:
+    value = config().get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def zone(given: str | None = None) -> str:
+    """The zone to use: the one given, the environment's, the configured one, or `default`."""
+    return given or variable("KACHERY_ZONE") or _configured("zone") or DEFAULT_ZONE
+
+
+def gateway_url_or_none() -> str | None:
+    """The gateway's base address without a slash at its end; `None` when there is none."""
+    url = variable("KACHERY_GATEWAY_URL") or _configured("gateway_url")
+    return url.rstrip("/") if url else None
+
+
+def gateway_url() -> str:
+    """The gateway's base address without a slash at its end.
+
+    Raises:
+        NotConfigured: If nobody named one; no public host is ever assumed.
+        InvalidInput: If it is not an http or https address.
+    """
+    url = gateway_url_or_none()
+    if url is None:
+        raise NotConfigured(
+            "no gateway is configured",
+            hint="set KACHERY_GATEWAY_URL, run `kachery init --gateway URL`, or start your own with `kachery up`",
+        )
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"the gateway's address must begin with http:// or https://: {url!r}")
+    return url
+
+
+def resource_url() -> str | None:
+    """The resource to ask for files that the zone lacks, without a slash at its end."""
+    url = variable("KACHERY_RESOURCE_URL")
+    return url.rstrip("/") if url else None
+
+
+def key_pair() -> tuple[str, str] | None:
+    """The client id and private key in hex from the environment, or `None`.
+
+    Raises:
+        NotConfigured: If only one of the two is set.
+    """
+    client_id = variable("KACHERY_CLOUD_CLIENT_ID")
+    private_key = variable("KACHERY_CLOUD_PRIVATE_KEY")
+    if client_id and private_key:
+        return client_id, private_key
+    if client_id:
+        raise NotConfigured("KACHERY_CLOUD_CLIENT_ID is set but KACHERY_CLOUD_PRIVATE_KEY is not", hint="set both or neither")
+    return None
+
+
+def store_file_dir() -> str | None:
+    """The plain directory that takes the place of store and zone, or `None`."""
+    return variable("KACHERY_STORE_FILE_DIR")
+
+
+def store_file_prefix() -> str | None:
+    """The prefix of URIs made with `store_file_dir`, or `None`."""
+    return variable("KACHERY_STORE_FILE_PREFIX")
+
+
+def multi_user() -> bool:
+    """Whether new files and directories must be writable for the Unix group, whatever the directory says."""
+    return flag("KACHERY_CLOUD_MULTI_USER")
+
+
+def keep_temporary_files() -> bool:
+    """Whether temporary directories are left in place."""
+    return flag("KACHERY_CLOUD_KEEP_TEMP_FILES")
+
+
+def durable() -> bool:
+    """Whether bytes must be on the disk before their URI is returned."""
+    value = variable("KACHERY_DURABILITY") or "close"
+    if value not in ("close", "sync"):
+        raise InvalidInput(f"KACHERY_DURABILITY must be close or sync, not {value!r}")
+    return value == "sync"
+
+
+def progress() -> str:
+    """`0`, `1` or `auto`."""
+    value = variable("KACHERY_PROGRESS") or "auto"
+    return value if value in ("0", "1") else "auto"
+
+
+def timeout() -> float:
+    """How long to wait for a peer that says nothing, in seconds."""
+    return _number("KACHERY_TIMEOUT", 60.0)
+
+
+def transfers() -> int:
+    """How many connections one large file may use."""
+    return max(1, min(32, int(_number("KACHERY_TRANSFERS", 4))))
+
+
+def _number(name: str, default: float) -> float:
+    text = variable(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise InvalidInput(f"{name} must be a number above zero, not {text!r}")
+    return value

@@ -1,0 +1,186 @@
+"""Client keys and signatures.
+
+A client *is* an Ed25519 key pair; its id is the public key in hex. A request is signed over its payload:
+
+    1. canonical JSON: keys sorted, `,` and `:` without blanks, no NaN
+    2. SHA-1 of the UTF-8 text
+    3. Ed25519 over the 20 raw bytes of that digest, in hex
+
+Two canonical forms are in use, because the generations wrote JSON in two languages. Python escapes everything outside
+U+0020–U+007E and writes `1.0`; JavaScript escapes little and writes `1`. They agree on ASCII strings and integers,
+so we send only those, and accept a signature over either form. One old form is accepted too, for a client's
+registration: Ed25519 over the JSON text itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import InvalidInput
+
+_PRIVATE_DER = bytes.fromhex("302e020100300506032b657004220420")
+_PUBLIC_DER = bytes.fromhex("302a300506032b6570032100")
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """A client's key pair.
+
+    Args:
+        client_id: The public key, 64 lower-case hex digits.
+        seed: The private key, 32 bytes; never printed.
+    """
+
+    client_id: str
+    seed: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> ClientKeys:
+        """A new pair from the operating system's random source."""
+        import os
+
+        return cls.from_seed(os.urandom(32))
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> ClientKeys:
+        """The pair that belongs to a private key of 32 bytes."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        if len(seed) != 32:
+            raise InvalidInput(f"a private key has 32 bytes, not {len(seed)}")
+        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        return cls(public.hex(), seed)
+
+    @classmethod
+    def from_hex(cls, client_id: str, private_key: str) -> ClientKeys:
+        """The pair given as two hex strings, as in `KACHERY_CLOUD_CLIENT_ID` and `KACHERY_CLOUD_PRIVATE_KEY`.
+
+        Raises:
+            InvalidInput: If either is not 64 hex digits or they do not belong together.
+        """
+        try:
+            seed = bytes.fromhex(private_key)
+        except ValueError:
+            raise InvalidInput("the private key is not hexadecimal") from None
+        keys = cls.from_seed(seed)
+        if keys.client_id != client_id.lower():
+            raise InvalidInput("the client id does not belong to the private key")
+        return keys
+
+    @classmethod
+    def from_pem(cls, private_pem: str) -> ClientKeys:
+        """The pair whose private half is in a PEM text (PKCS#8).
+
+        Raises:
+            InvalidInput: If the text is not such a key.
+        """
+        der = _pem_payload(private_pem, "PRIVATE KEY")
+        if len(der) != 48 or not der.startswith(_PRIVATE_DER):
+            raise InvalidInput("the PEM text does not hold an Ed25519 private key")
+        return cls.from_seed(der[16:])
+
+    def private_pem(self) -> str:
+        """The private key as upstream writes `private.pem`: three lines, no newline at the end."""
+        return _pem(_PRIVATE_DER + self.seed, "PRIVATE KEY")
+
+    def public_pem(self) -> str:
+        """The public key as upstream writes `public.pem`: three lines, no newline at the end."""
+        return _pem(_PUBLIC_DER + bytes.fromhex(self.client_id), "PUBLIC KEY")
+
+    def sign(self, payload: dict[str, Any]) -> str:
+        """The signature over a payload, 128 hex digits."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(payload_digest(payload)).hex()
+
+
+def canonical_json(value: Any) -> str:
+    """The canonical text of a JSON value as Python clients write it.
+
+    Raises:
+        InvalidInput: If the value holds something that JSON does not have, NaN and infinity included.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"not a JSON value: {error}") from error
+    # upstream's serializer escapes DEL as well, which json leaves alone
+    return text.replace("\x7f", "\\u007f")
+
+
+def javascript_json(value: Any) -> str:
+    """The canonical text of a JSON value as JavaScript peers write it: characters unescaped, integral floats as integers."""
+    # JavaScript sorts by UTF-16 code units; surrogates sort below U+E000 there
+    return json.dumps(_integral(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def payload_digest(payload: dict[str, Any]) -> bytes:
+    """The 20 bytes that a client signs."""
+    return hashlib.sha1(canonical_json(payload).encode(), usedforsecurity=False).digest()
+
+
+def verify(client_id: str, payload: dict[str, Any], signature: str, *, legacy: bool = False) -> bool:
+    """Whether a signature over a payload was made by a client's key, in either canonical form.
+
+    Args:
+        client_id: The public key, 64 hex digits.
+        payload: The parsed JSON object that was signed.
+        signature: 128 hex digits.
+        legacy: Whether the form without SHA-1 is accepted too.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(client_id))
+        given = bytes.fromhex(signature)
+    except ValueError:
+        return False
+    python_text = canonical_json(payload)
+    texts = [python_text]
+    javascript_text = javascript_json(payload)
+    if javascript_text != python_text:
+        texts.append(javascript_text)
+    messages = [hashlib.sha1(_utf8(text), usedforsecurity=False).digest() for text in texts]
+    if legacy:
+        messages += [_utf8(text) for text in texts]
+    for message in messages:
+        try:
+            key.verify(given, message)
+        except InvalidSignature:
+            continue
+        return True
+    return False
+
+
+def _utf8(text: str) -> bytes:
+    # a lone surrogate cannot be encoded; JavaScript sends the replacement character for it
+    return text.encode("utf-8", "replace")
+
+
+def _integral(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _integral(value[key]) for key in sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))}
+    if isinstance(value, list):
+        return [_integral(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return int(value)
+    return value
+
+
+def _pem(der: bytes, kind: str) -> str:
+    return f"-----BEGIN {kind}-----\n{base64.b64encode(der).decode()}\n-----END {kind}-----"
+
+
+def _pem_payload(text: str, kind: str) -> bytes:
+    lines = [line.strip() for line in text.strip().splitlines()]
+    if len(lines) < 3 or lines[0] != f"-----BEGIN {kind}-----" or lines[-1] != f"-----END {kind}-----":
+        raise InvalidInput(f"not a PEM text of a {kind.lower()}")
+    try:
+        return base64.b64decode("".join(lines[1:-1]), validate=True)
+    except ValueError as error:
+        raise InvalidInput(f"the PEM text of the {kind.lower()} is damaged: {error}") from error
