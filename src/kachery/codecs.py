@@ -1,0 +1,214 @@
+"""Texts, JSON, arrays and pickles to bytes and back.
+
+The bytes decide the hash, so they are the same as upstream's, byte for byte, for all that upstream accepts.
+
+| kind | bytes |
+|---|---|
+| text | UTF-8, no newline translation |
+| JSON | keys sorted, ASCII, `,` and `:` without blanks, NaN and infinity refused |
+| npy | as `numpy.save(allow_pickle=False)` writes them |
+| pickle | default protocol, after every value was checked against a short list of types; read back the same way |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidInput, NotSupported, WrongContent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def text_to_bytes(text: str) -> bytes:
+    """The bytes of a text."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"a text is expected, not {type(text).__name__}")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the text cannot be written as UTF-8: {error}") from error
+
+
+def bytes_to_text(data: bytes) -> str:
+    """The text of some bytes.
+
+    Raises:
+        WrongContent: If they are not UTF-8.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise WrongContent(f"the content is not a text in UTF-8: {error}", hint="load it with load_file or load_bytes") from error
+
+
+def json_to_bytes(value: Any, *, separators: tuple[str, str] = (",", ":"), indent: int | None = None) -> bytes:
+    """The bytes of a JSON value, equal for equal values.
+
+    Args:
+        value: Dicts with text keys, lists, tuples, texts, numbers, booleans and `None`.
+        separators: Between items, and between a key and its value.
+        indent: Blanks for each level, or `None` for one line.
+
+    Raises:
+        TypeError: If the value holds something that JSON does not have.
+        ValueError: If it holds NaN or infinity, or contains itself.
+    """
+    text = json.dumps(value, sort_keys=True, separators=separators, indent=indent, allow_nan=False)
+    # the writer upstream uses escapes DEL, which this one leaves as it is
+    return text.replace("\x7f", "\\u007f").encode("ascii")
+
+
+def bytes_to_json(data: bytes) -> Any:
+    """The JSON value of some bytes.
+
+    Raises:
+        WrongContent: If they are not JSON.
+    """
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise WrongContent(f"the content is not JSON: {error}", hint="load it with load_text or load_file") from error
+
+
+def array_to_bytes(array: np.ndarray) -> bytes:
+    """The bytes of an array, of any shape and dtype but objects, in the npy format.
+
+    Raises:
+        ValueError: If the array holds Python objects.
+        NotSupported: If numpy is not installed.
+    """
+    numpy = _numpy()
+    buffer = io.BytesIO()
+    numpy.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def bytes_to_array(data: bytes) -> np.ndarray:
+    """The array of some bytes in the npy format.
+
+    Raises:
+        WrongContent: If they are not an array without Python objects.
+        NotSupported: If numpy is not installed.
+    """
+    numpy = _numpy()
+    try:
+        loaded = numpy.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise WrongContent(f"the content is not a numpy array: {error}", hint="load it with load_file") from error
+    if not isinstance(loaded, numpy.ndarray):
+        raise WrongContent("the content is an archive of arrays, not one array", hint="load it with load_file and numpy.load")
+    return loaded
+
+
+def pickle_to_bytes(value: Any) -> bytes:
+    """The bytes of a value of simple types, pickled.
+
+    Args:
+        value: Numbers, texts, booleans, `None`, range, complex, slice, dicts, lists, tuples, numpy arrays and scalars.
+
+    Raises:
+        InvalidInput: If the value holds anything else.
+    """
+    _check_simple(value)
+    return pickle.dumps(value)
+
+
+def bytes_to_pickle(data: bytes) -> Any:
+    """The value of some pickled bytes; nothing but the listed types is ever made.
+
+    Raises:
+        WrongContent: If the bytes are no pickle, or ask for something else.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data)).load()
+    except WrongContent:
+        raise
+    except Exception as error:
+        raise WrongContent(f"the content is not a pickle of simple values: {error}", hint="load it with load_file") from error
+
+
+def dict_sha1(value: dict[str, Any]) -> str:
+    """The SHA-1 of a dict's JSON in which floats equal to an integer are integers.
+
+    Raises:
+        InvalidInput: If the value holds something that JSON does not have.
+    """
+    try:
+        text = json_to_bytes(_integral(value))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"not a JSON value: {error}") from error
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest()
+
+
+def _integral(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _integral(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_integral(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _numpy() -> Any:
+    try:
+        import numpy
+    except ImportError as error:
+        raise NotSupported("numpy is not installed", hint="pip install 'kachery[npy]'") from error
+    return numpy
+
+
+def _check_simple(value: Any) -> None:
+    if value is None or isinstance(value, int | float | str | bool | range | complex | slice):
+        return
+    if isinstance(value, dict):
+        for item in value.values():
+            _check_simple(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_simple(item)
+    elif not _is_numpy_value(value):
+        raise InvalidInput(f"a value of type {type(value).__name__} cannot be stored as a pickle", hint="store JSON, an array or a file")
+
+
+def _is_numpy_value(value: Any) -> bool:
+    import sys
+
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return False
+    if isinstance(value, numpy.ndarray):
+        return not value.dtype.hasobject
+    return isinstance(value, numpy.number | numpy.bool_)
+
+
+_ALLOWED = {("builtins", name) for name in ("range", "complex", "set", "frozenset", "slice")} | {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    # numpy 2 renamed the module; pickles of both name these
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise WrongContent(f"the pickle asks for {module}.{name}, which is not a simple value")
+        if module.startswith(("numpy.core.", "numpy._core.")):
+            return self._numpy_internal(module, name)
+        return super().find_class(module, name)
+
+    def _numpy_internal(self, module: str, name: str) -> Any:
+        numpy = _numpy()
+        core = "numpy._core" if int(numpy.__version__.split(".", maxsplit=1)[0]) >= 2 else "numpy.core"
+        return super().find_class(core + module[module.rindex(".") :], name)
