@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Resolve the pins anew and export them, with hashes and without addresses, to requirements/*.txt.
+# UPGRADE=1 takes the newest releases; otherwise only what pyproject.toml no longer allows moves.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+command -v uv >/dev/null || { echo "requirements.sh: uv is not installed; 'pip install uv' gives it" >&2; exit 1; }
+
+uv lock --quiet ${UPGRADE:+--upgrade}
+
+export_pins() {
+    local output=$1
+    shift
+    {
+        echo "# Made by 'make requirements' from pyproject.toml; do not edit."
+        uv export --quiet --format requirements-txt --no-emit-workspace --no-header --no-annotate "$@"
+    } >"$output"
+}
+
+export_pins requirements/dev.txt --only-group dev
+export_pins requirements/server.txt --no-dev --extra server
+
+# The released programs that ours must get along with, each with what it imports. Installed with --no-deps, because
+# they declare packages that they do not use.
+for version in 0.4.2 0.4.10; do
+    name=kachery-cloud-$version
+    compile_pins() {
+        uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --generate-hashes --python-version 3.11 "$@"
+    }
+    {
+        echo "# Made by 'make requirements' from $name.in; do not edit. Install with --no-deps."
+        echo "kachery-cloud==$version" | compile_pins --no-deps -
+        compile_pins "requirements/$name.in"
+    } >"requirements/$name.txt"
+done
+
+scripts/check-names.sh requirements/*.txt
