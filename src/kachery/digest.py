@@ -42,7 +42,9 @@ def require_hash(algorithm: str, text: str) -> str:
     if algorithm not in HEX_LENGTHS:
         raise InvalidInput(f"unknown hash algorithm {algorithm!r}", hint="one of " + ", ".join(HEX_LENGTHS))
     if not is_hash(algorithm, text):
-        raise InvalidInput(f"not a {algorithm} hash: {text[:80]!r}", hint=f"{HEX_LENGTHS[algorithm]} lower-case hex digits")
+        raise InvalidInput(
+            f"not a {algorithm} hash: {text[:80]!r}", hint=f"{HEX_LENGTHS[algorithm]} lower-case hex digits"
+        )
     return text
 
 
@@ -81,7 +83,10 @@ def of_stream(
 
 
 def of_file(
-    path: str | os.PathLike[str], algorithms: Iterable[str] = ("sha1",), *, advance: Callable[[int], object] | None = None
+    path: str | os.PathLike[str],
+    algorithms: Iterable[str] = ("sha1",),
+    *,
+    advance: Callable[[int], object] | None = None,
 ) -> dict[str, str]:
     """The digests of a file, in one pass; arguments as for `of_stream`."""
     with open(path, "rb", buffering=0) as stream:

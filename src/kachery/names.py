@@ -70,7 +70,8 @@ def zone(text: str) -> str:
     """
     if not _ZONE.fullmatch(text) or ".." in text:
         raise InvalidName(
-            f"not a zone name: {text[:80]!r}", hint="letters, digits, `_`, `.` and `-`, beginning with a letter or a digit"
+            f"not a zone name: {text[:80]!r}",
+            hint="letters, digits, `_`, `.` and `-`, beginning with a letter or a digit",
         )
     return text
 
@@ -83,7 +84,9 @@ def mutable_key(text: str) -> tuple[str, ...]:
     """
     parts = tuple(component(part, "mutable key") for part in text.split("/"))
     if not all(part.startswith("@") for part in parts[:-1]) or parts[-1].startswith("@"):
-        raise InvalidName(f"invalid mutable key: {text[:80]!r}", hint="folders begin with @, the last part does not: @folder/name")
+        raise InvalidName(
+            f"invalid mutable key: {text[:80]!r}", hint="folders begin with @, the last part does not: @folder/name"
+        )
     return parts
 
 

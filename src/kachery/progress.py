@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: A bar appears when an operation takes longer than this, in seconds.
 DELAY = 0.7
 
-#: Below this size, in bytes, nobody waits long enough to want a bar, and the bar's import would cost more than the work.
+#: Below this size, in bytes, nobody waits long enough to want a bar, and its import would cost more than the work.
 WORTH_A_BAR = 16 * 1024 * 1024
 
 
@@ -47,7 +47,9 @@ class _Bar:
         from tqdm.auto import tqdm
 
         delay = 0.0 if settings.progress() == "1" else DELAY
-        self._bar = tqdm(total=total, desc=label, unit="B", unit_scale=True, unit_divisor=1024, delay=delay, leave=False)
+        self._bar = tqdm(
+            total=total, desc=label, unit="B", unit_scale=True, unit_divisor=1024, delay=delay, leave=False
+        )
 
     def advance(self, count: int) -> None:
         self._bar.update(count)

@@ -11,12 +11,12 @@ nothing here is kept. A value in the environment wins over `kachery.json` in the
 | `KACHERY_GATEWAY_URL` | from `kachery.json`; no public default | the gateway's base address |
 | `KACHERY_RESOURCE_URL` | none | `<proxy>/r/<name>`: ask this resource for files that the zone lacks |
 | `KACHERY_CLOUD_CLIENT_ID`, `KACHERY_CLOUD_PRIVATE_KEY` | none | a client's keys in hex, instead of key files |
-| `KACHERY_STORE_FILE_DIR`, `KACHERY_STORE_FILE_PREFIX` | none | `store_*` write into this plain directory, and the prefix goes into the URI |
+| `KACHERY_STORE_FILE_DIR`, `KACHERY_STORE_FILE_PREFIX` | none | a plain directory for `store_*`, the prefix of its URIs |
 | `KACHERY_CLOUD_USE_SANDBOX`, `KACHERY_CLOUD_SANDBOX_DIR` | `0`, none | use a throw-away store directory |
 | `KACHERY_CLOUD_MULTI_USER` | `0` | `1`: make new files and directories writable for the Unix group |
 | `KACHERY_CLOUD_KEEP_TEMP_FILES` | `0` | `1`: leave temporary directories in place |
-| `KACHERY_DURABILITY` | `close` | `close`: as durable as a copied file; `sync`: a URI is returned only once the bytes are on the disk |
-| `KACHERY_PROGRESS` | `auto` | `0`: never a progress bar; `1`: always; `auto`: on a terminal or in a notebook, when it takes long |
+| `KACHERY_DURABILITY` | `close` | `close`: as durable as a copied file; `sync`: on the disk before a URI is returned |
+| `KACHERY_PROGRESS` | `auto` | `0`: no progress bars; `1`: always; `auto`: for people, when it takes long |
 | `KACHERY_TIMEOUT` | `60` | seconds to wait for a peer that says nothing |
 | `KACHERY_TRANSFERS` | `4` | connections for one large file |
 """
@@ -75,7 +75,9 @@ def config() -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
     except ValueError as error:
-        raise NotConfigured(f"{path} is not JSON: {error}", hint="mend or remove it, then run `kachery init`") from error
+        raise NotConfigured(
+            f"{path} is not JSON: {error}", hint="mend or remove it, then run `kachery init`"
+        ) from error
     if not isinstance(content, dict):
         raise NotConfigured(f"{path} does not hold a JSON object", hint="remove it, then run `kachery init`")
     return content
@@ -132,7 +134,9 @@ def key_pair() -> tuple[str, str] | None:
     if client_id and private_key:
         return client_id, private_key
     if client_id:
-        raise NotConfigured("KACHERY_CLOUD_CLIENT_ID is set but KACHERY_CLOUD_PRIVATE_KEY is not", hint="set both or neither")
+        raise NotConfigured(
+            "KACHERY_CLOUD_CLIENT_ID is set but KACHERY_CLOUD_PRIVATE_KEY is not", hint="set both or neither"
+        )
     return None
 
 

@@ -113,7 +113,7 @@ def canonical_json(value: Any) -> str:
 
 
 def javascript_json(value: Any) -> str:
-    """The canonical text of a JSON value as JavaScript peers write it: characters unescaped, integral floats as integers."""
+    """The canonical text of a JSON value as JavaScript peers write it: little is escaped, integral floats are integers."""
     # JavaScript sorts by UTF-16 code units; surrogates sort below U+E000 there
     return json.dumps(_integral(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -164,7 +164,9 @@ def _utf8(text: str) -> bytes:
 
 def _integral(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _integral(value[key]) for key in sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))}
+        return {
+            key: _integral(value[key]) for key in sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))
+        }
     if isinstance(value, list):
         return [_integral(item) for item in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:

@@ -196,7 +196,9 @@ def parse(text: str) -> Reference:
         return _zenodo(rest, text, sandbox=scheme == "zenodo-sandbox")
     if scheme in ("ipfs", "jot"):
         return GoneRef(scheme, rest.partition("?")[0])
-    raise InvalidURI(f"unknown kind of URI: {scheme}://", hint="kachery reads sha1, sha256, md5, sha1dir, gh, zenodo, http and more")
+    raise InvalidURI(
+        f"unknown kind of URI: {scheme}://", hint="kachery reads sha1, sha256, md5, sha1dir, gh, zenodo, http and more"
+    )
 
 
 def parse_file(text: str) -> FileRef:
@@ -216,8 +218,8 @@ def named_uri(hash_: str, name: str | None = None, *, algorithm: str = "sha1") -
 
     Args:
         hash_: The content's hash.
-        name: A name for people, or `None` for a URI without one. Its directories are dropped, it is percent-encoded, and
-            shortened before its suffix where the URI would be longer than 200 characters.
+        name: A name for people, or `None` for a URI without one. Its directories are dropped, it is percent-encoded,
+            and shortened before its suffix where the URI would be longer than 200 characters.
         algorithm: The hash's algorithm.
     """
     base = f"{algorithm}://{hash_}"
@@ -294,7 +296,9 @@ def _file(algorithm: str, rest: str, uri: str) -> FileRef:
 def _kachery(uri: str) -> FileRef:
     parts = uri.split(":", 4)
     if len(parts) < 4:
-        raise InvalidURI(f"too few parts in {uri[:80]!r}", hint="kachery:ZONE:sha1:HASH or kachery:ZONE:sha1:HASH:LABEL")
+        raise InvalidURI(
+            f"too few parts in {uri[:80]!r}", hint="kachery:ZONE:sha1:HASH or kachery:ZONE:sha1:HASH:LABEL"
+        )
     zone, algorithm, hash_ = parts[1:4]
     if algorithm not in digest.HEX_LENGTHS:
         raise InvalidURI(f"unknown hash algorithm {algorithm!r} in {uri[:80]!r}", hint="sha1, sha256 or md5")
