@@ -11,7 +11,7 @@ nothing here is kept. A value in the environment wins over `kachery.json` in the
 | `KACHERY_GATEWAY_URL` | from `kachery.json`; no public default | the gateway's base address |
 | `KACHERY_RESOURCE_URL` | none | `<proxy>/r/<name>`: ask this resource for files that the zone lacks |
 | `KACHERY_CLOUD_CLIENT_ID`, `KACHERY_CLOUD_PRIVATE_KEY` | none | a client's keys in hex, instead of key files |
-| `KACHERY_STORE_FILE_DIR`, `KACHERY_STORE_FILE_PREFIX` | none | a plain directory for `store_*`, the prefix of its URIs |
+| `KACHERY_STORE_FILE_DIR`, `KACHERY_STORE_FILE_PREFIX` | none | plain directory for `store_*`, prefix of its URIs |
 | `KACHERY_CLOUD_USE_SANDBOX`, `KACHERY_CLOUD_SANDBOX_DIR` | `0`, none | use a throw-away store directory |
 | `KACHERY_CLOUD_MULTI_USER` | `0` | `1`: make new files and directories writable for the Unix group |
 | `KACHERY_CLOUD_KEEP_TEMP_FILES` | `0` | `1`: leave temporary directories in place |

@@ -113,7 +113,7 @@ def canonical_json(value: Any) -> str:
 
 
 def javascript_json(value: Any) -> str:
-    """The canonical text of a JSON value as JavaScript peers write it: little is escaped, integral floats are integers."""
+    """The canonical text of a JSON value as JavaScript peers write it: little escaped, integral floats as integers."""
     # JavaScript sorts by UTF-16 code units; surrogates sort below U+E000 there
     return json.dumps(_integral(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
