@@ -1,0 +1,93 @@
+"""Samples of whole processes: wall time, CPU time and peak memory.
+
+A contender is a process, because the programs that are compared live in different environments. It may say itself how
+long the operation took, so that the start of an interpreter is not taken for a slow copy; both figures are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Seconds after which a contender is taken for stuck.
+PATIENCE = 900.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement.
+
+    Args:
+        wall: Seconds that the operation took; the whole process where the program cannot say.
+        process: Seconds from the start of the process to its end.
+        cpu: User and system seconds of the process and its children.
+        peak: Its highest resident memory in bytes, where it could be read.
+    """
+
+    wall: float
+    process: float
+    cpu: float
+    peak: int | None = None
+
+
+class ContenderFailed(Exception):
+    """A program that was to be measured ended with an error."""
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], *, reports: bool = False) -> Sample:
+    """Run a program and measure it.
+
+    Args:
+        command: The command line. Where `reports` is true, a file name is appended, to which the program writes JSON
+            with `wall` in seconds and `peak` in bytes.
+        environment: The program's whole environment.
+        reports: Whether the program times its operation itself.
+
+    Raises:
+        ContenderFailed: If it ended with an error or took far too long.
+    """
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as output:
+        report = Path(scratch) / "report.json"
+        # what the last contender wrote must not be written back during this one's time
+        os.sync()
+        before = os.times()
+        start = time.perf_counter()
+        try:
+            done = subprocess.run(
+                [*command, str(report)] if reports else list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ContenderFailed(f"{' '.join(command)} took more than {PATIENCE:.0f} s") from error
+        process = time.perf_counter() - start
+        after = os.times()
+        if done.returncode != 0:
+            output.seek(0)
+            raise ContenderFailed(f"{' '.join(command)}:\n{output.read().decode(errors='replace')[-4000:]}")
+        cpu = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+        if not reports:
+            return Sample(process, process, cpu)
+        said = json.loads(report.read_bytes())
+    return Sample(said["wall"], process, cpu, said["peak"])
+
+
+def peak_memory(pid: int) -> int:
+    """The highest resident memory of a process since its start, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ContenderFailed(f"process {pid} has no VmHWM in its status")

@@ -1,0 +1,103 @@
+"""One operation of the client that is installed beside this interpreter, timed from within.
+
+    worker.py OPERATION ARGUMENT… REPORT
+
+Runs in environments of other releases too, so it uses nothing of this tree but what is installed. The report is JSON:
+`wall` in seconds, `peak` in bytes.
+"""
+
+import json
+import os
+import sys
+import time
+
+
+def store_local(path):
+    import kachery_cloud
+
+    return lambda: kachery_cloud.store_file_local(path)
+
+
+def store_and_load_local(directory):
+    import kachery_cloud
+
+    paths = [entry.path for entry in os.scandir(directory)]
+
+    def work():
+        for uri in [kachery_cloud.store_file_local(path) for path in paths]:
+            assert kachery_cloud.load_file(uri, local_only=True)
+
+    return work
+
+
+def upload(path):
+    import kachery_cloud
+
+    return lambda: kachery_cloud.store_file(path)
+
+
+def download(uri):
+    import kachery_cloud
+
+    def work():
+        assert kachery_cloud.load_file(uri)
+
+    return work
+
+
+def download_many(listing):
+    import kachery_cloud
+
+    with open(listing) as lines:
+        uris = lines.read().split()
+
+    def work():
+        for uri in uris:
+            assert kachery_cloud.load_file(uri)
+
+    return work
+
+
+def read_range(uri, start, count):
+    import kachery
+
+    def work():
+        with kachery.open(uri) as stream:
+            stream.seek(int(start))
+            assert len(stream.read(int(count))) == int(count)
+
+    return work
+
+
+def load_whole(uri):
+    import kachery
+
+    return lambda: kachery.load_file(uri)
+
+
+def peak():
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmHWM in /proc/self/status")
+
+
+OPERATIONS = {
+    function.__name__: function
+    for function in (store_local, store_and_load_local, upload, download, download_many, read_range, load_whole)
+}
+
+
+def main():
+    name, *arguments, report = sys.argv[1:]
+    work = OPERATIONS[name](*arguments)
+    start = time.perf_counter()
+    work()
+    wall = time.perf_counter() - start
+    with open(report, "w") as stream:
+        json.dump({"wall": wall, "peak": peak()}, stream)
+
+
+if __name__ == "__main__":
+    main()
