@@ -1,0 +1,195 @@
+"""One directory on this machine: blobs, links, local mutables. No network.
+
+`Store` is made for each use and keeps nothing, because programs change the directory between two calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import progress, settings
+from ..errors import KacheryError, SourceChanged
+from ..progress import Silent
+from . import audit
+from .blobs import Blobs, remove_abandoned
+from .hashing import HashCache, open_source
+from .layout import Layout
+from .links import Links
+from .mutables import Mutables
+from .receiving import Receiving
+from .verified import SMALL, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..progress import Progress
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Found", "Store", "audit", "open_source"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Content on this machine.
+
+    Attributes:
+        path: Where it is.
+        kind: `blob`, `link` or `location`.
+    """
+
+    path: str
+    kind: str
+
+
+class Store:
+    """A store directory.
+
+    Args:
+        root: The directory; by default the one that the settings name, or the sandbox in use.
+    """
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = Path(root) if root is not None else settings.store_dir()
+        self.layout = Layout(self.root)
+        self._verified = Verified(self.layout)
+        self._cache = HashCache(self.layout, self._verified)
+        self.blobs = Blobs(self.layout, self._verified, self._cache)
+        self.links = Links(self.layout, self._verified, self._cache)
+        self.mutables = Mutables(self.layout)
+
+    def add_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> tuple[str, int]:
+        """Store a private copy of a file.
+
+        Args:
+            path: The file; it is only read.
+            label: What the progress bar calls it.
+
+        Returns:
+            Its SHA-1 and its size in bytes.
+
+        Raises:
+            NotFound, NotAllowed, InvalidInput: If it cannot be read.
+            SourceChanged: If it changes meanwhile.
+            StorageFull, NotAllowed: If the store cannot be written to.
+        """
+        self.layout.require_usable()
+        text = os.path.abspath(path)
+        size = _size(text)
+        if size is not None and size > SMALL:
+            remove_abandoned(self.layout, audit.ABANDONED_AFTER)
+            known = self._cache.recall(text)
+            if known is not None and self._has_blob(known):
+                return known, size
+        with progress.bar(size, f"Storing {label or os.path.basename(text)}") as told:
+            return self.blobs.add_file(text, told)
+
+    def _has_blob(self, hash_: str) -> bool:
+        try:
+            return self.blobs.find(hash_) is not None
+        except KacheryError:
+            return False
+
+    def add_bytes(self, data: bytes) -> str:
+        """Store some bytes.
+
+        Returns:
+            Their SHA-1.
+        """
+        self.layout.require_usable()
+        return self.blobs.add_bytes(data)
+
+    def link(self, path: str | os.PathLike[str]) -> tuple[str, int]:
+        """Make a file findable by its hash where it lies.
+
+        Returns:
+            Its SHA-1 and its size in bytes.
+
+        Raises:
+            NotFound, NotAllowed, InvalidInput: If it cannot be read.
+            SourceChanged: If it changes meanwhile.
+        """
+        self.layout.require_usable()
+        text = os.path.abspath(path)
+        with progress.bar(_size(text), f"Linking {os.path.basename(text)}") as told:
+            return self.links.add(text, told)
+
+    def hash_file(self, path: str | os.PathLike[str], told: Progress | None = None) -> tuple[str, int]:
+        """The SHA-1 and size of a file outside the store; nothing is stored but what the hash cache keeps.
+
+        Raises:
+            NotFound, NotAllowed, InvalidInput: If it cannot be read.
+            SourceChanged: If it changes meanwhile.
+        """
+        hash_, status = self._cache.sha1(os.fspath(path), told or Silent())
+        return hash_, status.st_size
+
+    def find(
+        self, hash_: str, *, algorithm: str = "sha1", location: str | None = None, reasons: list[str] | None = None
+    ) -> Found | None:
+        """Content on this machine that has this hash now: a blob, then the file at `location`, then a link.
+
+        Args:
+            hash_: The hash.
+            algorithm: Its algorithm.
+            location: An absolute path that may hold the content, from a URI.
+            reasons: Takes the reasons why something that should have it does not.
+
+        Returns:
+            Where it is, or `None`.
+        """
+        self.layout.require_usable()
+        sources = (
+            ("blob", lambda: self.blobs.find(hash_, algorithm)),
+            ("location", lambda: self._at_location(hash_, location, algorithm)),
+            ("link", lambda: self.links.find(hash_) if algorithm == "sha1" else None),
+        )
+        for kind, look in sources:
+            try:
+                path = look()
+            except KacheryError as error:
+                logger.warning("%s", error)
+                if reasons is not None:
+                    reasons.append(error.message)
+                continue
+            if path is not None:
+                return Found(path, kind)
+        return None
+
+    def _at_location(self, hash_: str, location: str | None, algorithm: str) -> str | None:
+        if location is None or not os.path.isabs(location) or not os.path.isfile(location):
+            return None
+        try:
+            return location if self.links.still_is(location, hash_, algorithm=algorithm) else None
+        except SourceChanged:
+            return None
+
+    def receive(self, hash_: str, size: int, *, algorithm: str = "sha1") -> Receiving:
+        """A place for content that arrives from elsewhere; see `Receiving`."""
+        self.layout.require_usable()
+        return Receiving(self.layout, self._verified, hash_, size, algorithm=algorithm, patience=settings.timeout())
+
+    def entries(self) -> Iterator[audit.Entry]:
+        """All blobs and links."""
+        return audit.entries(self.layout, self.links)
+
+    def verify(self, told: Progress | None = None) -> Iterator[audit.Entry | audit.Problem]:
+        """Every blob and link, each hashed again; see `audit.verify`."""
+        return audit.verify(self.layout, self.blobs, self.links, told or Silent())
+
+    def clean(self, older_than: float = audit.ABANDONED_AFTER) -> list[str]:
+        """Remove abandoned temporary files; see `audit.clean`."""
+        return audit.clean(self.layout, older_than)
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        # whoever opens the file says what is wrong with it
+        return None
+

@@ -1,0 +1,137 @@
+"""Looking over a whole store directory: what is there, how large it is, whether it is still right, what is left over."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .. import digest
+from ..errors import KacheryError, from_os_error
+from .blobs import Blobs, remove_abandoned
+from .layout import Layout, is_leaf_name
+from .links import Links
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..progress import Progress
+
+# <hash>.<10 letters> of a local copy, <hash>.tmp.<8 letters> of a download; ours and upstream's
+_LEFT_OVER = re.compile(r"[0-9a-f]{32,64}\.(tmp\.[A-Za-z0-9]{8}|[A-Za-z0-9]{10})")
+
+#: Upstream's programs hold no lock on what they write, so only age tells, in seconds.
+ABANDONED_AFTER = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in the store.
+
+    Attributes:
+        kind: `blob` or `link`.
+        algorithm: The hash's algorithm.
+        hash: The hash it lies under.
+        size: In bytes.
+        modified: Unix time, in seconds.
+        path: Where the content is.
+    """
+
+    kind: str
+    algorithm: str
+    hash: str
+    size: int
+    modified: float
+    path: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in the store that is not what it should be."""
+
+    entry: Entry
+    reason: str
+
+
+def entries(layout: Layout, links: Links) -> Iterator[Entry]:
+    """All blobs and links, in the order of their hashes."""
+    for algorithm in digest.HEX_LENGTHS:
+        for path, name in _leaves(f"{layout.root}/{algorithm}", algorithm):
+            status = _stat(path)
+            if status is not None:
+                yield Entry("blob", algorithm, name, status.st_size, status.st_mtime, path)
+    for path, name in _leaves(f"{layout.root}/linked_files/sha1", "sha1"):
+        record = links._read(path)
+        if record is not None:
+            status = _stat(record["path"])
+            size, modified = (status.st_size, status.st_mtime) if status else (0, 0.0)
+            yield Entry("link", "sha1", name, size, modified, record["path"])
+
+
+def verify(layout: Layout, blobs: Blobs, links: Links, progress: Progress) -> Iterator[Entry | Problem]:
+    """Hash every blob again, whatever was remembered of it, and check every link.
+
+    Damaged blobs are moved to quarantine. Nothing is repaired: load them again from their zone.
+    """
+    for entry in entries(layout, links):
+        try:
+            if entry.kind == "blob":
+                _forget(layout, entry)
+                blobs.find(entry.hash, entry.algorithm)
+            else:
+                links.find(entry.hash)
+        except KacheryError as error:
+            yield Problem(entry, error.message)
+        else:
+            yield entry
+        progress.advance(entry.size)
+
+
+def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
+    """Remove temporary files that a process left behind when it was ended.
+
+    Args:
+        layout: Of the store directory.
+        older_than: What was touched less than this many seconds ago stays.
+
+    Returns:
+        The paths that were removed.
+    """
+    removed = remove_abandoned(layout, older_than)
+    limit = time.time() - older_than
+    for algorithm in digest.HEX_LENGTHS:
+        for folder, _, files in os.walk(f"{layout.root}/{algorithm}"):
+            for name in files:
+                path = f"{folder}/{name}"
+                status = _stat(path)
+                if _LEFT_OVER.fullmatch(name) and status is not None and status.st_mtime <= limit:
+                    try:
+                        os.unlink(path)
+                    except OSError as error:
+                        raise from_os_error(error, "remove", path) from error
+                    removed.append(path)
+    return removed
+
+
+def _leaves(top: str, algorithm: str) -> Iterator[tuple[str, str]]:
+    for folder, folders, files in os.walk(top):
+        folders.sort()
+        for name in sorted(files):
+            if is_leaf_name(name, algorithm):
+                yield f"{folder}/{name}", name
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _forget(layout: Layout, entry: Entry) -> None:
+    try:
+        os.unlink(layout.verified(entry.hash, entry.algorithm))
+    except OSError:
+        pass

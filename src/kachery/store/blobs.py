@@ -1,0 +1,298 @@
+"""Blobs: content in the store, under its hash.
+
+What is handed out was hashed under its own name before: a small blob each time, a large one when it does not look as it
+did when it was last hashed. What is taken in is copied to a private file first, and the copy is hashed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from .. import digest, settings
+from ..errors import KacheryError, NotAllowed, WrongContent, from_os_error
+from . import hashing
+from .layout import Layout, random_letters, remove_if_there, sync_directory, write_all
+from .verified import SMALL, Verified
+
+if TYPE_CHECKING:
+    from ..progress import Progress
+
+logger = logging.getLogger(__name__)
+
+# up to this size a file is read whole, hashed in memory and written once
+_AT_ONCE = 256 * 1024
+
+
+class Blobs:
+    """The blobs of one store directory."""
+
+    def __init__(self, layout: Layout, verified: Verified, cache: hashing.HashCache) -> None:
+        self._layout = layout
+        self._verified = verified
+        self._cache = cache
+
+    def find(self, hash_: str, algorithm: str = "sha1") -> str | None:
+        """The path of a blob that is what its name says.
+
+        Returns:
+            The path, or `None` when the store does not have it.
+
+        Raises:
+            WrongContent: If it has something else under that name, which is moved to quarantine.
+            NotAllowed: If it may not be read.
+        """
+        path = self._layout.blob(hash_, algorithm)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise from_os_error(error, "read", path) from error
+        try:
+            status = os.fstat(fd)
+            if status.st_size > SMALL and self._verified.knows(hash_, status, algorithm):
+                return path
+            try:
+                found = _digest(fd, status.st_size, algorithm)
+            except OSError as error:
+                raise from_os_error(error, "read", path) from error
+            if found == hash_:
+                self._verified.remember(hash_, status, algorithm, private=True)
+                return path
+        finally:
+            os.close(fd)
+        self._quarantine(path, hash_)
+        raise WrongContent(
+            f"the stored copy of {algorithm} {hash_} was damaged: its content has the hash {found}",
+            hint=f"it was moved to {self._layout.quarantine()}; load the file again",
+        )
+
+    def add_bytes(self, data: bytes, algorithm: str = "sha1") -> str:
+        """Store some bytes.
+
+        Returns:
+            Their hash.
+        """
+        hash_ = digest.of_bytes(data, algorithm)
+        if len(data) > SMALL:
+            try:
+                if self.find(hash_, algorithm):
+                    return hash_
+            except WrongContent:
+                logger.warning("the stored copy of %s was damaged; it is replaced", hash_)
+        elif self._has_same(hash_, data, algorithm):
+            return hash_
+        path = self._layout.blob(hash_, algorithm)
+        temporary = f"{path}.{random_letters(10)}"
+        fd = self._layout.create(temporary)
+        try:
+            try:
+                write_all(fd, data)
+                self._publish(fd, temporary, path)
+                if len(data) > SMALL:
+                    self._verified.remember(hash_, os.fstat(fd), algorithm, private=True)
+            finally:
+                os.close(fd)
+        except BaseException as error:
+            remove_if_there(temporary)
+            if isinstance(error, OSError):
+                raise from_os_error(error, "write to", path) from error
+            raise
+        return hash_
+
+    def _has_same(self, hash_: str, data: bytes, algorithm: str) -> bool:
+        try:
+            with open(self._layout.blob(hash_, algorithm), "rb", buffering=0) as file:
+                return file.read(len(data) + 1) == data
+        except OSError:
+            return False
+
+    def add_file(self, path: str, progress: Progress) -> tuple[str, int]:
+        """Store a private copy of a file.
+
+        Args:
+            path: The file; it is only read.
+            progress: Told of every step.
+
+        Returns:
+            Its SHA-1 and its size in bytes.
+
+        Raises:
+            NotFound, NotAllowed, InvalidInput: If it cannot be read.
+            SourceChanged: If it changes meanwhile.
+            StorageFull, NotAllowed: If the store cannot be written to.
+        """
+        source, status = hashing.open_source(path)
+        try:
+            if status.st_size <= _AT_ONCE:
+                return self._add_small(source, status, path, progress), status.st_size
+            return self._add_large(source, status, path, progress), status.st_size
+        finally:
+            os.close(source)
+
+    def _add_small(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
+        try:
+            data = os.read(source, status.st_size + 1)
+        except OSError as error:
+            raise from_os_error(error, "read", path) from error
+        if len(data) != status.st_size:
+            hashing.require_unchanged(source, status, path)
+            raise from_os_error(OSError(5, "short read"), "read", path)
+        hashing.require_unchanged(source, status, path)
+        hash_ = self.add_bytes(data)
+        progress.advance(len(data))
+        return hash_
+
+    def _add_large(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
+        with Incoming(self._layout, self._verified) as incoming:
+            try:
+                hash_ = hashing.copy_and_digest(source, incoming.fd, status.st_size, progress)
+            except OSError as error:
+                raise from_os_error(error, "copy", path) from error
+            hashing.require_unchanged(source, status, path)
+            incoming.publish(hash_)
+        self._cache.remember(path, hash_, status)
+        return hash_
+
+    def _publish(self, fd: int, temporary: str, path: str) -> None:
+        durable = settings.durable()
+        if durable:
+            os.fsync(fd)
+        os.replace(temporary, path)
+        if durable:
+            sync_directory(os.path.dirname(path))
+
+    def _quarantine(self, path: str, hash_: str) -> None:
+        try:
+            self._layout.make_directory(self._layout.quarantine())
+            os.replace(path, f"{self._layout.quarantine()}/{hash_}.{random_letters(8)}")
+        except (OSError, KacheryError) as error:
+            raise WrongContent(
+                f"{path} is damaged and could not be moved away: {error}", hint="ask the owner of the store directory to remove it"
+            ) from error
+
+
+class Incoming:
+    """A private file in the store on its way to becoming a blob.
+
+    As a context it removes itself unless it was published. It holds a lock for as long as its process lives, so that
+    files which nobody works on any more can be told from the others.
+    """
+
+    def __init__(self, layout: Layout, verified: Verified) -> None:
+        self._layout = layout
+        self._verified = verified
+        self._path = f"{layout.temporary()}/incoming.{random_letters(10)}"
+        self.fd = layout.create(self._path)
+        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._published = False
+
+    def publish(self, hash_: str, algorithm: str = "sha1") -> str:
+        """Make the file visible under the hash that its content was seen to have.
+
+        Returns:
+            The blob's path.
+        """
+        path = publish(self._layout, self._verified, self.fd, self._path, hash_, algorithm)
+        self._published = True
+        return path
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._published:
+            remove_if_there(self._path)
+        os.close(self.fd)
+
+
+def publish(layout: Layout, verified: Verified, fd: int, temporary: str, hash_: str, algorithm: str) -> str:
+    """Move a finished, hashed file to its place among the blobs.
+
+    Returns:
+        The blob's path.
+
+    Raises:
+        NotAllowed, StorageFull: As the file system says; the temporary file stays.
+    """
+    path = layout.blob(hash_, algorithm)
+    if _is_known(verified, path, hash_, algorithm):
+        remove_if_there(temporary)
+        return path
+    try:
+        if settings.durable():
+            os.fsync(fd)
+        try:
+            os.replace(temporary, path)
+        except FileNotFoundError:
+            layout.make_directory(os.path.dirname(path))
+            os.replace(temporary, path)
+        if settings.durable():
+            sync_directory(os.path.dirname(path))
+    except OSError as error:
+        raise from_os_error(error, "write to", path) from error
+    verified.remember(hash_, os.fstat(fd), algorithm, private=True)
+    return path
+
+
+def _is_known(verified: Verified, path: str, hash_: str, algorithm: str) -> bool:
+    try:
+        return verified.knows(hash_, os.stat(path), algorithm)
+    except OSError:
+        return False
+
+
+def remove_abandoned(layout: Layout, older_than: float) -> list[str]:
+    """Remove files in `tmp/` that no living process holds.
+
+    Args:
+        layout: Of the store directory.
+        older_than: Files touched less than this many seconds ago stay: an interrupted download may be continued.
+
+    Returns:
+        The paths that were removed.
+    """
+    removed = []
+    try:
+        names = os.listdir(layout.temporary())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise from_os_error(error, "list", layout.temporary()) from error
+    for name in names:
+        path = f"{layout.temporary()}/{name}"
+        if _abandoned(path, older_than):
+            try:
+                os.unlink(path)
+            except OSError as error:
+                raise NotAllowed(f"could not remove {path}: {error.strerror}") from error
+            removed.append(path)
+    return removed
+
+
+def _abandoned(path: str, older_than: float) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if time.time() - os.fstat(fd).st_mtime < older_than:
+            return False
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _digest(fd: int, size: int, algorithm: str) -> str:
+    if size <= _AT_ONCE:
+        return digest.of_bytes(os.read(fd, size + 1), algorithm)
+    with open(fd, "rb", buffering=0, closefd=False) as stream:
+        return digest.of_stream(stream, (algorithm,))[algorithm]

@@ -1,0 +1,208 @@
+"""Where things lie in the store directory, and how they get there.
+
+    sha1/ab/cd/ef/HASH                     a blob; ab, cd, ef are the first three pairs of its hash
+    linked_files/sha1/ab/cd/ef/HASH        where the content of HASH lies outside the store (JSON)
+    mutables/@folder/name                  a local mutable
+    mutables/@compute_sha1_cache/HASH      what a large file's hash was (JSON); HASH is that of its path
+    private.pem, public.pem                the client's keys
+    kachery.json                           the gateway and zone that `kachery init` set
+    tmp/…                                  what is being written; every writer holds a lock on its file there
+    verified/sha1/ab/HASH                  which files were seen to have this hash, and how they looked then (JSON)
+    quarantine/HASH.…                      blobs that turned out not to be what their name says
+
+All but the last four are upstream's, byte for byte, and its programs may work in the same directory at the same time.
+
+What POSIX promises and is relied on here: `rename` within a file system is atomic; a lock taken with `flock` goes away
+with its process, however that ends. A file appears under its final name only whole.
+
+A directory that is group-writable with the setgid bit set belongs to a group: what is made in it is group-writable
+too, whatever the umask says. `KACHERY_CLOUD_MULTI_USER=1` asks for the same anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from .. import digest, settings
+from ..errors import NotAllowed, from_os_error
+
+_GROUP_DIRECTORY = stat.S_ISGID | stat.S_IWGRP
+
+
+class Layout:
+    """The paths of one store directory; nothing is made before something is written.
+
+    Args:
+        root: The store directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._prefix = str(root)
+
+    def blob(self, hash_: str, algorithm: str = "sha1") -> str:
+        """The path of a blob."""
+        return f"{self._prefix}/{algorithm}/{hash_[:2]}/{hash_[2:4]}/{hash_[4:6]}/{hash_}"
+
+    def link(self, hash_: str) -> str:
+        """The path of a link's record."""
+        return f"{self._prefix}/linked_files/sha1/{hash_[:2]}/{hash_[2:4]}/{hash_[4:6]}/{hash_}"
+
+    def verified(self, hash_: str, algorithm: str = "sha1") -> str:
+        """The path of the record of files seen to have this hash."""
+        return f"{self._prefix}/verified/{algorithm}/{hash_[:2]}/{hash_}"
+
+    def mutables(self) -> str:
+        """The directory of local mutables."""
+        return f"{self._prefix}/mutables"
+
+    def temporary(self) -> str:
+        """The directory of what is being written."""
+        return f"{self._prefix}/tmp"
+
+    def quarantine(self) -> str:
+        """The directory of blobs that are not what their name says."""
+        return f"{self._prefix}/quarantine"
+
+    def shared_with_group(self) -> bool:
+        """Whether what is made here must be writable for the group."""
+        if settings.multi_user():
+            return True
+        try:
+            mode = os.stat(self.root).st_mode
+        except OSError:
+            return False
+        return mode & _GROUP_DIRECTORY == _GROUP_DIRECTORY
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and those above it, as the store directory wants them.
+
+        Raises:
+            NotAllowed: If that is forbidden.
+            StorageFull: If there is no room.
+        """
+        try:
+            if not self.shared_with_group():
+                os.makedirs(path, exist_ok=True)
+                return
+            self._make_group_directory(path)
+        except OSError as error:
+            raise from_os_error(error, "make the directory", path) from error
+
+    def _make_group_directory(self, path: str) -> None:
+        if os.path.isdir(path):
+            return
+        self._make_group_directory(os.path.dirname(path))
+        try:
+            os.mkdir(path, 0o777)
+        except FileExistsError:
+            return
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)
+
+    def create(self, path: str) -> int:
+        """Make a new file for reading and writing, with its directory where that is missing.
+
+        Returns:
+            A descriptor, of a file that is group-writable where the directory asks for it.
+
+        Raises:
+            NotAllowed, StorageFull: As the file system says.
+            Conflict: If the file exists.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            try:
+                fd = os.open(path, flags, 0o666)
+            except FileNotFoundError:
+                self.make_directory(os.path.dirname(path))
+                fd = os.open(path, flags, 0o666)
+            self.share(fd)
+        except OSError as error:
+            raise from_os_error(error, "write to", path) from error
+        return fd
+
+    def share(self, fd: int) -> None:
+        """Make an open file group-writable where the directory asks for it."""
+        if self.shared_with_group():
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_IRGRP | stat.S_IWGRP)
+
+    def replace(self, path: str, content: bytes, *, mode: int | None = None) -> None:
+        """Write a small file whole or not at all; readers see the old content or the new.
+
+        Args:
+            path: Where; its directory is made if it is missing.
+            content: What.
+            mode: Its permissions from the first moment on; by default as for other files here.
+        """
+        temporary = f"{path}.{random_letters(10)}"
+        fd = self.create(temporary)
+        try:
+            if mode is not None:
+                os.fchmod(fd, mode)
+            write_all(fd, content)
+            if settings.durable():
+                os.fsync(fd)
+            os.close(fd)
+            fd = -1
+            os.replace(temporary, path)
+            if settings.durable():
+                sync_directory(os.path.dirname(path))
+        except BaseException as error:
+            if fd >= 0:
+                os.close(fd)
+            remove_if_there(temporary)
+            if isinstance(error, OSError):
+                raise from_os_error(error, "write to", path) from error
+            raise
+
+    def require_usable(self) -> None:
+        """Say clearly when the store directory is something else, or cannot be read.
+
+        Raises:
+            NotAllowed: If it is not a directory or not readable.
+        """
+        try:
+            mode = os.stat(self.root).st_mode
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise from_os_error(error, "read the store directory", self.root) from error
+        if not stat.S_ISDIR(mode):
+            raise NotAllowed(f"{self.root} is not a directory", hint="set KACHERY_CLOUD_DIR to a directory")
+
+
+def random_letters(count: int) -> str:
+    """Letters and digits that nobody else chose."""
+    return secrets.token_hex((count + 1) // 2)[:count]
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of some bytes, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def remove_if_there(path: str) -> None:
+    """Remove a file; whether it was there does not matter."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def sync_directory(path: str) -> None:
+    """Have the names in a directory survive a loss of power."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def is_leaf_name(name: str, algorithm: str = "sha1") -> bool:
+    """Whether a file name is that of a finished blob."""
+    return digest.is_hash(algorithm, name)
