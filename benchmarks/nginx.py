@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from rigs.gateway import free_port
 
@@ -99,7 +96,7 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             raise NginxMissing(f"nginx ended with {process.returncode}")
         try:
-            urllib.request.urlopen(url + "/", timeout=5).close()  # noqa: S310
+            urllib.request.urlopen(url + "/", timeout=5).close()
         except urllib.error.HTTPError:
             return
         except OSError:

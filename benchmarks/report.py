@@ -55,7 +55,8 @@ class Goal:
         if self.against is None:
             show = _bytes if self.figure == "peak" else _seconds
             words = "reached" if reached[0] <= self.limit else "NOT reached"
-            return f"{self.subject}: at most {show(self.limit)}: {show(reached[0])} median, {show(reached[1])} best; {words}"
+            figures = f"{show(reached[0])} median, {show(reached[1])} best"
+            return f"{self.subject} at most {show(self.limit)}: {figures}; {words}"
         return (
             f"{self.subject} at least {self.limit:.2f} times {self.against} ({self.figure} time): "
             f"{reached[0]:.2f} by medians, {reached[1]:.2f} by best; {words}"
@@ -151,7 +152,8 @@ def write(lines: list[Line], directory: Path, versions: dict[str, str]) -> Path:
     path = directory / f"{now:%Y-%m-%d-%H%M}.md"
     path.write_text("\n".join(header) + "\n" + "\n".join(line.markdown() for line in lines))
     samples = {
-        line.name: {name: [asdict(sample) for sample in taken] for name, taken in line.samples.items()} for line in lines
+        line.name: {name: [asdict(sample) for sample in taken] for name, taken in line.samples.items()}
+        for line in lines
     }
     document = {"time": now.isoformat(), "machine": machine, "versions": versions, "samples": samples}
     path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")

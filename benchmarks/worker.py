@@ -13,12 +13,14 @@ import time
 
 
 def store_local(path):
+    """Store one file in the store directory."""
     import kachery_cloud
 
     return lambda: kachery_cloud.store_file_local(path)
 
 
 def store_and_load_local(directory):
+    """Store every file of a directory, then load all of them by their URIs."""
     import kachery_cloud
 
     paths = [entry.path for entry in os.scandir(directory)]
@@ -31,12 +33,14 @@ def store_and_load_local(directory):
 
 
 def upload(path):
+    """Store one file in the zone."""
     import kachery_cloud
 
     return lambda: kachery_cloud.store_file(path)
 
 
 def download(uri):
+    """Load one file from the zone."""
     import kachery_cloud
 
     def work():
@@ -46,6 +50,7 @@ def download(uri):
 
 
 def download_many(listing):
+    """Load all files of a list of URIs, one after the other."""
     import kachery_cloud
 
     with open(listing) as lines:
@@ -59,6 +64,7 @@ def download_many(listing):
 
 
 def read_range(uri, start, count):
+    """Read some bytes of a file that stays in the zone."""
     import kachery
 
     def work():
@@ -70,12 +76,14 @@ def read_range(uri, start, count):
 
 
 def load_whole(uri):
+    """Load one file through our own API."""
     import kachery
 
     return lambda: kachery.load_file(uri)
 
 
 def peak():
+    """The highest resident memory of this process, in bytes."""
     with open("/proc/self/status") as status:
         for line in status:
             if line.startswith("VmHWM:"):
@@ -90,6 +98,7 @@ OPERATIONS = {
 
 
 def main():
+    """Prepare, run and time the operation."""
     name, *arguments, report = sys.argv[1:]
     work = OPERATIONS[name](*arguments)
     start = time.perf_counter()

@@ -14,6 +14,7 @@ The experiment behind `digest.BUFFER_SIZE` and behind copying with copy_file_ran
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import os
 import shutil
@@ -97,9 +98,12 @@ def main() -> int:
     given = parser.parse_args()
 
     ways: list[tuple[str, Callable[[Path, Path], str]]] = [("`cp && sha1sum`", cp_and_sha1sum)]
-    for name, way in (("hash, then copy", hash_then_copy), ("one pass", one_pass), ("copy and follow", copy_and_follow)):
-        for buffer in BUFFERS:
-            ways.append((f"{name}, {buffer >> 10} KiB", lambda s, c, w=way, b=buffer: w(s, c, b)))
+    for name, way in (
+        ("hash, then copy", hash_then_copy),
+        ("one pass", one_pass),
+        ("copy and follow", copy_and_follow),
+    ):
+        ways += [(f"{name}, {size >> 10} KiB", functools.partial(way, buffer=size)) for size in BUFFERS]
 
     with tempfile.TemporaryDirectory(dir=given.directory) as scratch:
         source, copy = Path(scratch) / "source", Path(scratch) / "copy"

@@ -131,7 +131,7 @@ class _Parser(HTMLParser):
 
 
 class Browser:
-    """A browser with its own cookies; it follows redirects and sends the headers by which servers know a form's origin."""
+    """A browser with its own cookies; it follows redirects and says where its forms come from."""
 
     def __init__(self) -> None:
         self.cookies = http.cookiejar.CookieJar()
