@@ -9,18 +9,18 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 SETUP := .venv/.complete
 
-.PHONY: help setup up format check test test-unit test-interop test-faults test-e2e bench bench-smoke requirements dist clean
+.PHONY: help setup up format check test test-unit test-interop test-faults test-e2e test-dist bench bench-smoke requirements dist clean
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SETUP)  ## an environment in .venv with everything at its pinned version
 
 $(SETUP): pyproject.toml compat/kachery-cloud/pyproject.toml requirements/dev.txt scripts/setup.sh
 	@scripts/setup.sh
 
-up: $(SETUP)  ## a zone of your own, with a recording stored and loaded; until Ctrl-C
-	@$(BIN)/python scripts/up.py
+up: $(SETUP)  ## a zone of your own, with a recording stored and loaded; until Ctrl-C (PORT=8620)
+	@$(BIN)/python scripts/up.py $(if $(PORT),--port $(PORT))
 
 format: $(SETUP)  ## put the code in shape
 	$(BIN)/ruff format
@@ -47,6 +47,9 @@ test-faults: $(SETUP)  ## kill -9, full disks, lying peers: all of them
 
 test-e2e: $(SETUP)  ## what a person does, from `make up` on
 	$(PYTEST) tests/e2e
+
+test-dist: $(SETUP)  ## the built wheels, installed as a user would
+	scripts/test-dist.sh
 
 bench: $(SETUP)  ## measure side by side, write benchmarks/results/
 	$(BIN)/python benchmarks/run.py

@@ -18,7 +18,7 @@ export_pins() {
 }
 
 export_pins requirements/dev.txt --only-group dev
-export_pins requirements/server.txt --no-dev --extra server
+export_pins requirements/server.txt --no-dev --extra npy --extra server
 
 # The released programs that ours must get along with, each with what it imports. Installed with --no-deps, because
 # they declare packages that they do not use.

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Install what the tests and benchmarks call on a Debian or Ubuntu machine; what is there already is left alone.
+set -euo pipefail
+
+missing=()
+need() {
+    local program=$1 package=$2
+    PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || missing+=("$package")
+}
+
+need curl curl
+need git git
+need make make
+need nginx nginx-light
+need python3.11 python3.11
+# Debian keeps the module that makes environments in a package of its own
+python3.11 -c 'import ensurepip' 2>/dev/null || missing+=(python3.11-venv)
+
+((${#missing[@]})) || exit 0
+echo "installing ${missing[*]}"
+sudo=()
+if ((EUID != 0)); then sudo=(sudo); fi
+export DEBIAN_FRONTEND=noninteractive
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
