@@ -1,0 +1,334 @@
+"""Moving the bytes of one file over HTTP: by ranges, in parallel where that helps, resumed, retried, never unbounded.
+
+A transfer starts on one connection. Where that moves bytes as fast as this machine can take them (a server nearby),
+more would only get in each other's way; where it does not (a long way, a busy link), others join in, up to the setting.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from . import http, settings
+from .errors import BadReply, KacheryError, NotAllowed, NotFound, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import urllib3
+
+    from .progress import Progress
+
+#: What one request asks for or sends, in bytes.
+SEGMENT = 16 * 1024 * 1024
+
+#: A single connection that is faster than this, in bytes per second, gets no help.
+FAST_ENOUGH = 150 * 1024 * 1024
+
+# how often the speed is looked at, in seconds
+_LOOK = 0.25
+
+# how much may be lost when the process ends, in bytes
+_MARK_EVERY = 4 * 1024 * 1024
+
+_BUFFER = 256 * 1024
+
+
+class Expired(KacheryError):
+    """An address that was given out for a while no longer works; a new one may."""
+
+
+class Sink(Protocol):
+    """What takes the bytes of a file."""
+
+    size: int
+
+    def missing(self, step: int) -> list[tuple[int, int]]:
+        """The ranges that are not there yet, in pieces of at most `step` bytes."""
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Put some bytes in their place."""
+
+    def mark(self, start: int, end: int) -> None:
+        """Say that a whole range is there."""
+
+
+def download(address: Callable[[bool], str], sink: Sink, progress: Progress, *, connections: int | None = None) -> None:
+    """Fetch what a sink is missing.
+
+    Args:
+        address: Gives an address to fetch from; called with `True` when the last one no longer works.
+        sink: Takes the bytes; it verifies them.
+        progress: Told of every step.
+        connections: How many to use at most; by default the setting.
+
+    Raises:
+        NotFound, NotAllowed, BadReply, TimedOut, Unreachable: When the server does not deliver.
+        StorageFull, NotAllowed: When the sink cannot take it.
+    """
+    addresses = _Addresses(address)
+
+    def fetch(start: int, end: int, moved: Callable[[int], None]) -> None:
+        _fetch(addresses, sink, start, end, moved)
+
+    _spread(deque(sink.missing(SEGMENT)), fetch, progress, connections)
+
+
+def upload_parts(
+    missing: list[tuple[int, int]],
+    send: Callable[[int, int, Callable[[int], None]], None],
+    progress: Progress,
+    *,
+    connections: int | None = None,
+) -> None:
+    """Send what a server is missing of a file.
+
+    Args:
+        missing: The ranges to send, each at most `SEGMENT` bytes.
+        send: Sends one range, telling how many bytes have moved; it may be called again for the same range.
+        progress: Told of every step.
+        connections: How many to use at most; by default the setting.
+    """
+    _spread(deque(missing), send, progress, connections)
+
+
+def pieces(fd: int, start: int, end: int, moved: Callable[[int], None]) -> Iterator[memoryview]:
+    """The bytes of a range of a file, for a request's body.
+
+    Raises:
+        EOFError: If the file ends before the range does.
+    """
+    import os
+
+    view = memoryview(bytearray(_BUFFER))
+    position = start
+    while position < end:
+        count = os.preadv(fd, [view[: min(_BUFFER, end - position)]], position)
+        if count == 0:
+            raise EOFError(f"the file ends at {position}")
+        yield view[:count]
+        position += count
+        moved(count)
+
+
+class _Addresses:
+    """One address for all workers, renewed once for all of them when it expires."""
+
+    def __init__(self, give: Callable[[bool], str]) -> None:
+        self._give = give
+        self._lock = threading.Lock()
+        self._current: str | None = None
+
+    def current(self) -> str:
+        with self._lock:
+            if self._current is None:
+                self._current = self._give(False)
+            return self._current
+
+    def renew(self, expired: str) -> str:
+        with self._lock:
+            if self._current == expired:
+                self._current = self._give(True)
+            assert self._current is not None
+            return self._current
+
+
+def _spread(
+    work: deque[tuple[int, int]],
+    move: Callable[[int, int, Callable[[int], None]], None],
+    progress: Progress,
+    connections: int | None,
+) -> None:
+    most = settings.transfers() if connections is None else connections
+    if len(work) <= 1 or most == 1:
+        for start, end in work:
+            _persist(move, start, end, progress.advance)
+        return
+    crew = _Crew(work, move, progress)
+    crew.run(most)
+
+
+class _Crew:
+    """Workers that share a list of ranges."""
+
+    def __init__(
+        self, work: deque[tuple[int, int]], move: Callable[[int, int, Callable[[int], None]], None], progress: Progress
+    ) -> None:
+        self._work = work
+        self._move = move
+        self._progress = progress
+        self._lock = threading.Condition()
+        self._moved = 0
+        self._active = 0
+        self._failure: BaseException | None = None
+
+    def run(self, most: int) -> None:
+        self._hire()
+        workers = 1
+        looked, seen = time.monotonic(), 0
+        with self._lock:
+            try:
+                while self._active and self._failure is None:
+                    self._lock.wait(_LOOK)
+                    now = time.monotonic()
+                    if now - looked >= _LOOK:
+                        slow = (self._moved - seen) / (now - looked) < FAST_ENOUGH
+                        looked, seen = now, self._moved
+                        if slow and workers < most and self._work:
+                            self._hire()
+                            workers += 1
+            except BaseException as error:
+                self._failure = error
+            while self._active:
+                # each worker looks at the failure after every piece it moves, and no wait of its own is unbounded
+                self._lock.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _hire(self) -> None:
+        self._active += 1
+        threading.Thread(target=self._labour, name="kachery-transfer", daemon=True).start()
+
+    def _labour(self) -> None:
+        try:
+            while self._failure is None:
+                try:
+                    start, end = self._work.popleft()
+                except IndexError:
+                    return
+                _persist(self._move, start, end, self._count)
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
+        finally:
+            with self._lock:
+                self._active -= 1
+                self._lock.notify()
+
+    def _count(self, count: int) -> None:
+        with self._lock:
+            self._moved += count
+            self._progress.advance(count)
+        if self._failure is not None:
+            raise self._failure
+
+
+def _persist(move: Callable[[int, int, Callable[[int], None]], None], start: int, end: int, moved: Callable[[int], None]) -> None:
+    """Move one range, again where it broke off, as long as there is some progress now and then."""
+    failures = 0
+    while True:
+        done = 0
+
+        def count(step: int) -> None:
+            nonlocal done
+            done += step
+            moved(step)
+
+        try:
+            move(start, end, count)
+            return
+        except BadReply:
+            raise
+        except _Interrupted as error:
+            start += done
+            failures = 1 if done else failures + 1
+            if failures >= http.ATTEMPTS:
+                raise error.reason from None
+            http.pause(failures, error.reason)
+        except Unreachable as error:
+            # what was sent of a part does not count before its end
+            moved(-done)
+            failures += 1
+            if failures >= http.ATTEMPTS:
+                raise
+            http.pause(failures, error)
+
+
+class _Interrupted(Exception):
+    """A download broke off; what came before is kept."""
+
+    def __init__(self, reason: Unreachable) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _fetch(addresses: _Addresses, sink: Sink, start: int, end: int, moved: Callable[[int], None]) -> None:
+    from urllib3 import exceptions
+
+    url = addresses.current()
+    try:
+        response = _open_range(url, start, end, sink.size)
+    except Expired:
+        url = addresses.renew(url)
+        try:
+            response = _open_range(url, start, end, sink.size)
+        except Expired as error:
+            raise NotAllowed(error.message, hint=error.hint) from error
+    except BadReply:
+        raise
+    except Unreachable as error:
+        raise _Interrupted(error) from error
+    host = http.peer(url)
+    position = marked = start
+    # a server that does not know ranges sends the file from its beginning
+    to_skip = start if response.status == 200 else 0
+    try:
+        with response:
+            while position < end:
+                data = response.read1(_BUFFER)
+                if not data:
+                    raise _Interrupted(Unreachable(f"the connection to {host} broke {end - position} bytes before the end"))
+                if to_skip:
+                    drop = min(to_skip, len(data))
+                    to_skip, data = to_skip - drop, data[drop:]
+                data = data[: end - position]
+                sink.write(position, data)
+                position += len(data)
+                moved(len(data))
+                if position - marked >= _MARK_EVERY:
+                    sink.mark(marked, position)
+                    marked = position
+            if response.status == 200 and end < sink.size:
+                response.close()
+            else:
+                response.release_conn()
+    except exceptions.HTTPError as error:
+        raise _Interrupted(http.broken(error, host)) from error
+    finally:
+        if position > marked:
+            sink.mark(marked, position)
+
+
+def _open_range(url: str, start: int, end: int, size: int) -> urllib3.BaseHTTPResponse:
+    headers = {} if (start, end) == (0, size) else {"Range": f"bytes={start}-{end - 1}"}
+    response = http.request("GET", url, headers=headers, follow=True)
+    try:
+        _check_range(response.status, response.headers, http.peer(url), start, end, size)
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+def _check_range(status: int, headers: Mapping[str, str], host: str, start: int, end: int, size: int) -> None:
+    http.raise_if_busy(status, {name.lower(): value for name, value in headers.items()}, host)
+    if status == 206:
+        given = headers.get("Content-Range", "")
+        if given != f"bytes {start}-{end - 1}/{size}":
+            raise BadReply(f"{host} was asked for bytes {start}-{end - 1} of {size} and sends {given or 'no range'}")
+    elif status == 200:
+        length = headers.get("Content-Length")
+        if length is not None and length != str(size):
+            raise BadReply(f"{host} sends {length} bytes of a file that should have {size}", hint="nothing of it was kept")
+    elif status == 404:
+        raise NotFound(f"{host} does not have the file that it should have (HTTP 404)")
+    elif status in (400, 401, 403, 410):
+        raise Expired(f"{host} refuses to hand out the file (HTTP {status})")
+    elif status == 416:
+        raise BadReply(f"{host} says the file is shorter than {size} bytes (HTTP 416)")
+    elif status >= 500:
+        raise Unreachable(f"{host} failed (HTTP {status})")
+    else:
+        raise BadReply(f"{host} answered HTTP {status} where a file was expected")

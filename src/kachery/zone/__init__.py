@@ -1,0 +1,339 @@
+"""A client's view of one zone of a gateway."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .. import http, names, settings, transfer
+from ..errors import BadReply, InvalidInput, KacheryError, NotConfigured, NotFound, SourceChanged, TooLarge, Unreachable, WrongContent
+from ..progress import Silent
+from .gateway_calls import call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..progress import Progress
+    from ..signing import ClientKeys
+
+__all__ = ["RemoteFile", "Zone"]
+
+#: Files above this size, in bytes, go to the zone in parts, several at a time.
+IN_PARTS_ABOVE = 64 * 1024 * 1024
+
+# a gateway hashes what it got before it answers; allow it this many bytes per second
+_SLOWEST_HASH = 50 * 1024 * 1024
+
+_PARTS = {"Kachery-Accept": "parts"}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that a zone has.
+
+    Attributes:
+        hash: Its SHA-1.
+        size: In bytes.
+        url: Where to fetch it for a while; not to be shown or kept.
+        reply: What the gateway said, without the address.
+    """
+
+    hash: str
+    size: int
+    url: str = field(repr=False)
+    reply: dict[str, Any]
+
+
+class Zone:
+    """A zone of a gateway, as this client sees it.
+
+    Args:
+        name: The zone; by default the one of the settings.
+        gateway_url: The gateway's base address; by default that of the settings.
+        keys: The client's keys; without them only what is public can be asked for.
+
+    Raises:
+        NotConfigured: If no gateway is known.
+        InvalidName: If the zone's name is none.
+    """
+
+    def __init__(self, name: str | None = None, gateway_url: str | None = None, keys: ClientKeys | None = None) -> None:
+        self.name = names.zone(settings.zone(name))
+        self.gateway_url = gateway_url.rstrip("/") if gateway_url else settings.gateway_url()
+        self.keys = keys
+
+    def _call(self, payload: dict[str, Any], **options: Any) -> dict[str, Any]:
+        return call(self.gateway_url, payload, self.keys, **options)
+
+    def find(self, hash_: str) -> RemoteFile | None:
+        """Look for a file.
+
+        Returns:
+            Where to fetch it, or `None` when the zone does not have it.
+
+        Raises:
+            NotAllowed: If this client may not load from the zone.
+            Unreachable: If the gateway cannot be asked.
+        """
+        reply = self._call({"type": "findFile", "hashAlg": "sha1", "hash": hash_, "zone": self.name})
+        if reply.get("found") is not True:
+            return None
+        size, url = reply.get("size"), reply.get("url")
+        if not isinstance(size, int) or size < 0 or not isinstance(url, str):
+            raise BadReply(f"{http.peer(self.gateway_url)} says it has the file but not its size and address")
+        return RemoteFile(hash_, size, url, {key: value for key, value in reply.items() if key != "url"})
+
+    def require(self, hash_: str) -> RemoteFile:
+        """As `find`, for a file that must be there.
+
+        Raises:
+            NotFound: If the zone does not have it.
+        """
+        found = self.find(hash_)
+        if found is None:
+            raise NotFound(f"the zone {self.name} of {http.peer(self.gateway_url)} does not have {hash_}")
+        return found
+
+    def download(self, found: RemoteFile, sink: transfer.Sink, progress: Progress) -> None:
+        """Fetch what a sink is missing of a file.
+
+        Raises:
+            NotFound, NotAllowed, BadReply, TimedOut, Unreachable: When it is not delivered.
+        """
+
+        def address(renew: bool) -> str:
+            return self.require(found.hash).url if renew else found.url
+
+        transfer.download(address, sink, progress)
+
+    def fetch_small(self, found: RemoteFile) -> bytes:
+        """The whole content of a small file, unverified.
+
+        Raises:
+            NotFound, NotAllowed, BadReply, TimedOut, Unreachable: When it is not delivered.
+        """
+        sink = _Memory(found.size)
+        self.download(found, sink, Silent())
+        return bytes(sink.content)
+
+    def fetch_range(self, found: RemoteFile, start: int, end: int) -> bytes:
+        """Some bytes of a file, as the zone sends them.
+
+        Args:
+            found: The file.
+            start: The first byte.
+            end: The byte after the last one; at most the file's size.
+        """
+        sink = _Memory(found.size, start, end)
+        self.download(found, sink, Silent())
+        return bytes(sink.content)
+
+    def upload(self, fd: int, hash_: str, size: int, progress: Progress) -> bool:
+        """Send a file, unless the zone has it.
+
+        Args:
+            fd: A descriptor of the file; its position does not matter.
+            hash_: The file's SHA-1.
+            size: Its size in bytes.
+            progress: Told of every step.
+
+        Returns:
+            Whether it was sent.
+
+        Raises:
+            NotConfigured: If there are no keys.
+            NotRegistered, NotAllowed: If this client may not store there.
+            SourceChanged: If the zone received something else than what was hashed.
+            TooLarge: If the zone takes no file of this size.
+            Unreachable: If the gateway cannot be asked.
+        """
+        self._require_keys()
+        asked = {"type": "initiateFileUpload", "size": size, "hashAlg": "sha1", "hash": hash_, "zone": self.name}
+        reply = self._initiate(asked)
+        if reply.get("alreadyExists") is True:
+            progress.advance(size)
+            return False
+        url, key = reply.get("signedUploadUrl"), reply.get("objectKey")
+        if not isinstance(url, str) or not isinstance(key, str):
+            raise BadReply(f"{http.peer(self.gateway_url)} gives no address to send the file to")
+        if reply.get("parts") is True and size > IN_PARTS_ABOVE:
+            self._send_parts(url, fd, size, progress)
+        else:
+            http.retrying(lambda: self._send_whole(url, fd, size, progress))
+        finalize = {"type": "finalizeFileUpload", "objectKey": key, "hashAlg": "sha1", "hash": hash_, "size": size, "zone": self.name}
+        try:
+            self._call(finalize, timeout=settings.timeout() + size / _SLOWEST_HASH)
+        except WrongContent as error:
+            raise SourceChanged(f"the file changed while it was sent: {error.message}", hint="store it again") from error
+        return True
+
+    def _initiate(self, asked: dict[str, Any]) -> dict[str, Any]:
+        for attempt in range(1, http.ATTEMPTS + 1):
+            reply = self._call(asked, headers=_PARTS)
+            if reply.get("alreadyPending") is not True:
+                return reply
+            http.pause(attempt + 3, Unreachable("pending"))
+        raise Unreachable("somebody else has been uploading this file for a while", hint="try again later")
+
+    def _send_whole(self, url: str, fd: int, size: int, progress: Progress) -> None:
+        moved = 0
+
+        def count(step: int) -> None:
+            nonlocal moved
+            moved += step
+            progress.advance(step)
+
+        try:
+            self._put(url, fd, 0, size, {}, count)
+        except KacheryError:
+            progress.advance(-moved)
+            raise
+
+    def _send_parts(self, url: str, fd: int, size: int, progress: Progress) -> None:
+        reply = http.retrying(lambda: http.exchange("GET", url))
+        received = reply.json().get("received") if reply.status == 200 else []
+        missing = _gaps(received, size, transfer.SEGMENT)
+        progress.advance(size - sum(end - start for start, end in missing))
+
+        def send(start: int, end: int, moved: Callable[[int], None]) -> None:
+            self._put(url, fd, start, end, {"Content-Range": f"bytes {start}-{end - 1}/{size}"}, moved)
+
+        transfer.upload_parts(missing, send, progress)
+
+    def _put(self, url: str, fd: int, start: int, end: int, headers: dict[str, str], moved: Callable[[int], None]) -> None:
+        # an empty file has an empty body with a length, not a chunked one, which S3 stores refuse
+        body = transfer.pieces(fd, start, end, moved) if end > start else b""
+        try:
+            reply = http.exchange("PUT", url, body=body, headers={"Content-Length": str(end - start), **headers})
+        except EOFError as error:
+            raise SourceChanged(f"the file became shorter while it was sent: {error}", hint="store it again") from error
+        if reply.status == 200:
+            return
+        reply.raise_if_busy()
+        message = f"{reply.host} did not take the file (HTTP {reply.status}): {reply.text}"
+        if reply.status == 422:
+            raise SourceChanged(message, hint="the file changed while it was sent; store it again")
+        if reply.status in (413, 507):
+            raise TooLarge(message)
+        if reply.status in (400, 401, 403, 410):
+            raise BadReply(message, hint="try again")
+        raise Unreachable(message, hint="try again later")
+
+    def _require_keys(self) -> None:
+        if self.keys is None:
+            raise NotConfigured("this machine has no client keys", hint="run `kachery init`")
+
+    def delete(self, hash_: str) -> None:
+        """Remove a file from the zone, as one of its administrators.
+
+        Raises:
+            NotAllowed: If this client's owner is none.
+            NotFound: If it is not there.
+        """
+        self._require_keys()
+        reply = self._call({"type": "deleteFile", "hashAlg": "sha1", "hash": hash_, "zone": self.name})
+        if reply.get("success") is not True:
+            raise NotFound(f"{hash_} was not removed from the zone {self.name}: {reply.get('error') or 'no reason given'}")
+
+    def client_info(self, client_id: str | None = None) -> dict[str, Any] | None:
+        """What the zone knows about a client: `clientId`, `ownerId`, `timestampCreated`, `label`; `None` if nothing."""
+        if client_id is None:
+            self._require_keys()
+            assert self.keys is not None
+            client_id = self.keys.client_id
+        reply = self._call({"type": "getClientInfo", "clientId": client_id, "zone": self.name})
+        client = reply.get("client")
+        return client if reply.get("found") is True and isinstance(client, dict) else None
+
+    def resource_info(self, resource: str) -> dict[str, Any] | None:
+        """What the zone knows about a resource: `resourceName`, `ownerId`, `proxyUrl`, …; `None` if nothing."""
+        reply = self._call({"type": "getResourceInfo", "resourceName": resource, "zone": self.name})
+        found = reply.get("resource")
+        return found if reply.get("found") is True and isinstance(found, dict) else None
+
+    def registration_link(self, label: str | None = None) -> str:
+        """The page where a person registers this client, in the form that every gateway knows.
+
+        Args:
+            label: What the client is called; by default this machine's name.
+        """
+        import socket
+
+        self._require_keys()
+        assert self.keys is not None
+        signature = self.keys.sign({"type": "addClient"})
+        label = label or socket.gethostname()
+        return (
+            f"{self.gateway_url}/registerClient/{self.keys.client_id}"
+            f"?signature={signature}&zone={quote(self.name, safe='')}&label={quote(label, safe='')}"
+        )
+
+    def begin_registration(self, label: str | None = None) -> str:
+        """Prove to a gateway of ours who we are, and get the page where a person finishes our registration.
+
+        Unlike the classic link, what is signed names this gateway, this zone and a number used once.
+
+        Args:
+            label: What the client is called; by default this machine's name.
+
+        Returns:
+            The page's address, valid for some minutes; the classic link where the gateway is not one of ours.
+        """
+        import socket
+        import time
+
+        self._require_keys()
+        assert self.keys is not None
+        payload = {
+            "type": "register",
+            "gateway": self.gateway_url,
+            "zone": self.name,
+            "label": label or socket.gethostname(),
+            "nonce": secrets.token_hex(16),
+            "timestamp": int(time.time() * 1000),
+        }
+        envelope = {"payload": payload, "fromClientId": self.keys.client_id, "signature": self.keys.sign(payload)}
+        reply = http.post_json(f"{self.gateway_url}/api/v1/registrations", envelope)
+        if reply.status == 404:
+            return self.registration_link(label)
+        content = reply.json()
+        url = content.get("url")
+        if reply.status != 200 or not isinstance(url, str):
+            told = content.get("error")
+            reason = told.get("message") if isinstance(told, dict) else None
+            raise InvalidInput(f"the gateway {reply.host} refused the registration: {reason or f'HTTP {reply.status}'}")
+        return url
+
+
+class _Memory:
+    """A sink in memory, for a small file or a range of a larger one."""
+
+    def __init__(self, size: int, start: int = 0, end: int | None = None) -> None:
+        self.size = size
+        self._start = start
+        self.content = bytearray((size if end is None else end) - start)
+
+    def missing(self, step: int) -> list[tuple[int, int]]:
+        end = self._start + len(self.content)
+        return [(position, min(position + step, end)) for position in range(self._start, end, step)]
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        at = offset - self._start
+        self.content[at : at + len(data)] = data
+
+    def mark(self, start: int, end: int) -> None:
+        pass
+
+
+def _gaps(received: object, size: int, step: int) -> list[tuple[int, int]]:
+    gaps = []
+    position = 0
+    there = [tuple(item) for item in received] if isinstance(received, list) else []
+    for start, end in [*sorted(there), (size, size)]:
+        while position < start:
+            gaps.append((position, min(position + step, start)))
+            position = gaps[-1][1]
+        position = max(position, end)
+    return gaps
