@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Seconds that a gateway may take until it answers, on a busy machine.
 START = 60.0
 
+#: The zone that anybody may read, and the one that only listed users may read.
+OPEN, PRIVATE = "lab", "unpublished"
+
 KACHERY = Path(sys.prefix) / "bin" / "kachery"
 
 
@@ -35,7 +38,7 @@ class Gateway:
         zone: The zone that it starts with.
     """
 
-    def __init__(self, directory: Path, zone: str = "lab") -> None:
+    def __init__(self, directory: Path, zone: str = OPEN) -> None:
         self.data = directory / "data"
         self.log = directory / "gateway.log"
         self.zone = zone
