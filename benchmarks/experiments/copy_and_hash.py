@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 BUFFERS = [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 4 << 20]
 
-#: Bytes for one call of copy_file_range: small enough that the digest never waits long for news.
-STRIDE = 8 << 20
+#: Bytes for one call of copy_file_range: the digest gets news after each, the last step's digest hides behind nothing.
+STEPS = [256 << 10, 1 << 20, 8 << 20]
+STEP = 1 << 20
 
 
 def cp_and_sha1sum(source: Path, copy: Path) -> str:
@@ -62,7 +63,7 @@ def one_pass(source: Path, copy: Path, buffer: int) -> str:
     return sha1.hexdigest()
 
 
-def copy_and_follow(source: Path, copy: Path, buffer: int) -> str:
+def copy_and_follow(source: Path, copy: Path, buffer: int, step: int = STEP) -> str:
     """The kernel copies, a thread digests the copy."""
     usual = digest.BUFFER_SIZE
     digest.BUFFER_SIZE = buffer
@@ -71,7 +72,7 @@ def copy_and_follow(source: Path, copy: Path, buffer: int) -> str:
             size = os.fstat(reader.fileno()).st_size
             following = digest.FollowingDigest(writer.fileno())
             done = 0
-            while count := os.copy_file_range(reader.fileno(), writer.fileno(), STRIDE):
+            while count := os.copy_file_range(reader.fileno(), writer.fileno(), step):
                 done += count
                 following.advance(done)
             assert done == size
@@ -104,6 +105,8 @@ def main() -> int:
         ("copy and follow", copy_and_follow),
     ):
         ways += [(f"{name}, {size >> 10} KiB", functools.partial(way, buffer=size)) for size in BUFFERS]
+    follow = functools.partial(copy_and_follow, buffer=digest.BUFFER_SIZE)
+    ways += [(f"copy and follow, steps of {step >> 10} KiB", functools.partial(follow, step=step)) for step in STEPS]
 
     with tempfile.TemporaryDirectory(dir=given.directory) as scratch:
         source, copy = Path(scratch) / "source", Path(scratch) / "copy"
