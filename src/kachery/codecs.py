@@ -12,10 +12,13 @@ The bytes decide the hash, so they are the same as upstream's, byte for byte, fo
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
 import pickle
+import sys
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidInput, NotSupported, WrongContent
@@ -43,7 +46,9 @@ def bytes_to_text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise WrongContent(f"the content is not a text in UTF-8: {error}", hint="load it with load_file or load_bytes") from error
+        raise WrongContent(
+            f"the content is not a text in UTF-8: {error}", hint="load it with load_file or load_bytes"
+        ) from error
 
 
 def json_to_bytes(value: Any, *, separators: tuple[str, str] = (",", ":"), indent: int | None = None) -> bytes:
@@ -58,7 +63,7 @@ def json_to_bytes(value: Any, *, separators: tuple[str, str] = (",", ":"), inden
         TypeError: If the value holds something that JSON does not have.
         ValueError: If it holds NaN or infinity, or contains itself.
     """
-    # the same writer as upstream's: it differs from json's in named tuples, decimals, bytes and the order of number keys
+    # upstream's writer: it differs from json's in named tuples, decimals, bytes and the order of number keys
     import simplejson
 
     text: str = simplejson.dumps(value, sort_keys=True, separators=separators, indent=indent, allow_nan=False)
@@ -103,7 +108,9 @@ def bytes_to_array(data: bytes) -> np.ndarray:
     except (ValueError, EOFError, OSError) as error:
         raise WrongContent(f"the content is not a numpy array: {error}", hint="load it with load_file") from error
     if not isinstance(loaded, numpy.ndarray):
-        raise WrongContent("the content is an archive of arrays, not one array", hint="load it with load_file and numpy.load")
+        raise WrongContent(
+            "the content is an archive of arrays, not one array", hint="load it with load_file and numpy.load"
+        )
     return loaded
 
 
@@ -131,20 +138,89 @@ def bytes_to_pickle(data: bytes) -> Any:
     except WrongContent:
         raise
     except Exception as error:
-        raise WrongContent(f"the content is not a pickle of simple values: {error}", hint="load it with load_file") from error
+        raise WrongContent(
+            f"the content is not a pickle of simple values: {error}", hint="load it with load_file"
+        ) from error
 
 
-def dict_sha1(value: dict[str, Any]) -> str:
-    """The SHA-1 of a dict's JSON in which floats equal to an integer are integers.
+def deterministic_json(value: Any) -> str:
+    """The JSON text of a value in which floats equal to an integer are integers, equal for equal values.
 
     Raises:
         InvalidInput: If the value holds something that JSON does not have.
     """
     try:
-        text = json_to_bytes(_integral(value))
+        return json_to_bytes(_integral(value)).decode("ascii")
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"not a JSON value: {error}") from error
-    return hashlib.sha1(text, usedforsecurity=False).hexdigest()
+
+
+def dict_sha1(value: dict[str, Any]) -> str:
+    """The SHA-1 of a dict's deterministic JSON.
+
+    Raises:
+        InvalidInput: If the value holds something that JSON does not have.
+    """
+    return hashlib.sha1(deterministic_json(value).encode("ascii"), usedforsecurity=False).hexdigest()
+
+
+def arrays_to_json(value: Any, *, compress: bool = False) -> Any:
+    """A JSON value for a value that may hold numpy arrays and numbers, as the results of tasks do.
+
+    An array becomes `{"_type": "ndarray", "shape": […], "dtype": …, "data_b64": …}`, with the base64 of its values in
+    C order; numpy's numbers become Python's, and tuples lists.
+
+    Args:
+        value: Dicts, lists, tuples, texts, numbers, booleans, `None`, and numpy's arrays and numbers.
+        compress: Whether `data_gzip_b64` is written instead, the base64 of a zlib stream.
+
+    Raises:
+        InvalidInput: If the value holds anything else, or an array of Python objects.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, dict):
+        return {key: arrays_to_json(item, compress=compress) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [arrays_to_json(item, compress=compress) for item in value]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
+        data = value.tobytes(order="C")
+        body = {"data_gzip_b64": _base64(zlib.compress(data))} if compress else {"data_b64": _base64(data)}
+        return {"_type": "ndarray", "shape": list(value.shape), "dtype": str(value.dtype), **body}
+    if numpy is not None and isinstance(value, numpy.integer | numpy.floating):
+        return value.item()
+    if isinstance(value, int | float):
+        return value
+    raise InvalidInput(f"a value of type {type(value).__name__} cannot be written as JSON")
+
+
+def json_to_arrays(value: Any) -> Any:
+    """The value that `arrays_to_json` wrote, arrays again arrays.
+
+    Raises:
+        WrongContent: If what claims to be an array is none.
+        NotSupported: If there is an array and numpy is not installed.
+    """
+    if isinstance(value, list | tuple):
+        return [json_to_arrays(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("_type") != "ndarray":
+        return {key: json_to_arrays(item) for key, item in value.items()}
+    numpy = _numpy()
+    try:
+        if "data_b64" in value:
+            data = base64.b64decode(value["data_b64"], validate=True)
+        else:
+            data = zlib.decompress(base64.b64decode(value["data_gzip_b64"], validate=True))
+        return numpy.frombuffer(data, dtype=numpy.dtype(value["dtype"])).reshape(value["shape"])
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise WrongContent(f"an array in the JSON value cannot be read: {error}") from error
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def _integral(value: Any) -> Any:
@@ -175,12 +251,13 @@ def _check_simple(value: Any) -> None:
         for item in value:
             _check_simple(item)
     elif not _is_numpy_value(value):
-        raise InvalidInput(f"a value of type {type(value).__name__} cannot be stored as a pickle", hint="store JSON, an array or a file")
+        raise InvalidInput(
+            f"a value of type {type(value).__name__} cannot be stored as a pickle",
+            hint="store JSON, an array or a file",
+        )
 
 
 def _is_numpy_value(value: Any) -> bool:
-    import sys
-
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return False
