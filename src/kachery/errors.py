@@ -182,6 +182,26 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 
 
+class explaining:  # noqa: N801 — reads as a word: `with explaining("read", path):`
+    """A context in which what the file system says becomes an error of ours.
+
+    Args:
+        action: What is being done, as in "could not *write to*".
+        path: The file or directory it is done to.
+    """
+
+    def __init__(self, action: str, path: str | os.PathLike[str]) -> None:
+        self._action = action
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, KacheryError):
+            raise from_os_error(error, self._action, self._path) from error
+
+
 def from_os_error(error: OSError, action: str, path: str | os.PathLike[str]) -> KacheryError:
     """The error of ours that says what an `OSError` of the file system means.
 
@@ -191,10 +211,8 @@ def from_os_error(error: OSError, action: str, path: str | os.PathLike[str]) -> 
         path: The file or directory it was done to.
 
     Returns:
-        An error to raise `from` the given one; a `KacheryError` is handed back as it is.
+        An error to raise `from` the given one.
     """
-    if isinstance(error, KacheryError):
-        return error
     reason = os.strerror(error.errno) if error.errno else str(error)
     message = f"could not {action} {os.fspath(path)}: {reason}"
     if error.errno in _FULL:

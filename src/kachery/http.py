@@ -1,8 +1,8 @@
 """Talking HTTP: kept connections, bounded waits, retries of what may pass, and errors that say whom we talked to.
 
-Connections are kept between calls, in this process and thread-safely; a forked child starts with none. Proxies are those
-of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), certificates those of the system. Why urllib3: of the kept libraries
-it moves a byte with the least work (`benchmarks/experiments/http_clients.py`), and most machines have it already.
+Connections are kept between calls, in this process and thread-safely; a forked child starts with none. Proxies are
+those of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), certificates those of the system. Why urllib3: of the kept
+libraries it moves a byte with the least work (`benchmarks/experiments/http_clients.py`), and most machines have it already.
 """
 
 from __future__ import annotations
@@ -46,13 +46,11 @@ class Busy(Unreachable):
     """A peer asks to be asked again later (429, 502, 503, 504).
 
     Attributes:
-        status: The HTTP status.
         after: How long it wants to be left alone, in seconds, or `None`.
     """
 
-    def __init__(self, message: str, status: int, after: float | None, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, after: float | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.status = status
         self.after = after
 
 
@@ -110,13 +108,19 @@ def broken(error: Exception, host: str) -> Unreachable:
     if isinstance(reason, exceptions.NewConnectionError):
         cause = reason.__cause__ or reason.__context__
         text = cause.strerror if isinstance(cause, OSError) and cause.strerror else "no connection"
-        return Unreachable(f"{host} cannot be reached: {text}", hint="check the address, and that the server is running")
+        return Unreachable(
+            f"{host} cannot be reached: {text}", hint="check the address, and that the server is running"
+        )
     if isinstance(reason, exceptions.ConnectTimeoutError | exceptions.ReadTimeoutError | TimeoutError):
         return TimedOut(f"{host} did not answer in time", hint="try again, or set KACHERY_TIMEOUT to more seconds")
     if isinstance(reason, exceptions.SSLError):
-        return Unreachable(f"{host} has no certificate that this machine trusts: {reason}", hint="check the address and the clock")
+        return Unreachable(
+            f"{host} has no certificate that this machine trusts: {reason}", hint="check the address and the clock"
+        )
     if isinstance(reason, exceptions.ProxyError):
-        return Unreachable(f"the proxy for {host} cannot be used: {reason}", hint="check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
+        return Unreachable(
+            f"the proxy for {host} cannot be used: {reason}", hint="check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+        )
     return Unreachable(f"the connection to {host} broke: {reason}")
 
 
@@ -140,10 +144,14 @@ def read_all(response: urllib3.BaseHTTPResponse, host: str, limit: int = _LONGES
         raise broken(error, host) from error
 
 
-def post_json(url: str, content: Any, *, headers: Mapping[str, str] | None = None, timeout: float | None = None) -> Reply:
+def post_json(
+    url: str, content: Any, *, headers: Mapping[str, str] | None = None, timeout: float | None = None
+) -> Reply:
     """Send a JSON value and read the whole reply."""
     body = json.dumps(content).encode()
-    return exchange("POST", url, body=body, headers={"Content-Type": "application/json", **(headers or {})}, timeout=timeout)
+    return exchange(
+        "POST", url, body=body, headers={"Content-Type": "application/json", **(headers or {})}, timeout=timeout
+    )
 
 
 def exchange(
@@ -195,7 +203,9 @@ class Reply:
             value = None
         if not isinstance(value, dict):
             kind = "an HTML page" if self.body.lstrip()[:1] == b"<" else "something else"
-            raise BadReply(f"{self.host} sent {kind} where JSON was expected", hint="check that the address is a kachery gateway's")
+            raise BadReply(
+                f"{self.host} sent {kind} where JSON was expected", hint="check that the address is a kachery gateway's"
+            )
         return value
 
     def raise_if_busy(self) -> None:
@@ -215,7 +225,8 @@ def raise_if_busy(status: int, headers: Mapping[str, str], host: str) -> None:
     """
     if status in (429, 502, 503, 504):
         after = headers.get("retry-after", "")
-        raise Busy(f"{host} is busy (HTTP {status})", status, float(after) if after.isdigit() else None, hint="try again later")
+        wanted = float(after) if after.isdigit() else None
+        raise Busy(f"{host} is busy (HTTP {status})", hint="try again later", after=wanted)
 
 
 def retrying(action: Callable[[], _T], *, attempts: int = ATTEMPTS) -> _T:

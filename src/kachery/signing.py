@@ -7,7 +7,7 @@ A client *is* an Ed25519 key pair; its id is the public key in hex. A request is
     3. Ed25519 over the 20 raw bytes of that digest, in hex
 
 Two canonical forms are in use, because the generations wrote JSON in two languages. Python escapes everything outside
-U+0020–U+007E and writes `1.0`; JavaScript escapes little and writes `1`. They agree on ASCII strings and integers,
+U+0020 to U+007E and writes `1.0`; JavaScript escapes little and writes `1`. They agree on ASCII strings and integers,
 so we send only those, and accept a signature over either form. One old form is accepted too, for a client's
 registration: Ed25519 over the JSON text itself.
 """

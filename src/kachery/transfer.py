@@ -215,7 +215,9 @@ class _Crew:
             raise self._failure
 
 
-def _persist(move: Callable[[int, int, Callable[[int], None]], None], start: int, end: int, moved: Callable[[int], None]) -> None:
+def _persist(
+    move: Callable[[int, int, Callable[[int], None]], None], start: int, end: int, moved: Callable[[int], None]
+) -> None:
     """Move one range, again where it broke off, as long as there is some progress now and then."""
     failures = 0
     while True:
@@ -279,7 +281,9 @@ def _fetch(addresses: _Addresses, sink: Sink, start: int, end: int, moved: Calla
             while position < end:
                 data = response.read1(_BUFFER)
                 if not data:
-                    raise _Interrupted(Unreachable(f"the connection to {host} broke {end - position} bytes before the end"))
+                    raise _Interrupted(
+                        Unreachable(f"the connection to {host} broke {end - position} bytes before the end")
+                    )
                 if to_skip:
                     drop = min(to_skip, len(data))
                     to_skip, data = to_skip - drop, data[drop:]
@@ -321,7 +325,9 @@ def _check_range(status: int, headers: Mapping[str, str], host: str, start: int,
     elif status == 200:
         length = headers.get("Content-Length")
         if length is not None and length != str(size):
-            raise BadReply(f"{host} sends {length} bytes of a file that should have {size}", hint="nothing of it was kept")
+            raise BadReply(
+                f"{host} sends {length} bytes of a file that should have {size}", hint="nothing of it was kept"
+            )
     elif status == 404:
         raise NotFound(f"{host} does not have the file that it should have (HTTP 404)")
     elif status in (400, 401, 403, 410):

@@ -82,6 +82,7 @@ class Store:
         size = _size(text)
         if size is not None and size > SMALL:
             remove_abandoned(self.layout, audit.ABANDONED_AFTER)
+            # a file that was hashed before and looks the same is not read again
             known = self._cache.recall(text)
             if known is not None and self._has_blob(known):
                 return known, size
@@ -93,6 +94,20 @@ class Store:
             return self.blobs.find(hash_) is not None
         except KacheryError:
             return False
+
+    def add_open(self, fd: int, name: str) -> tuple[str, int]:
+        """Store a private copy of an open file.
+
+        Args:
+            fd: A descriptor at the file's beginning.
+            name: What to call it in errors.
+
+        Returns:
+            Its SHA-1 and its size in bytes.
+        """
+        self.layout.require_usable()
+        status = os.fstat(fd)
+        return self.blobs.add_open(fd, status, name, Silent()), status.st_size
 
     def add_bytes(self, data: bytes) -> str:
         """Store some bytes.
@@ -143,14 +158,9 @@ class Store:
             Where it is, or `None`.
         """
         self.layout.require_usable()
-        sources = (
-            ("blob", lambda: self.blobs.find(hash_, algorithm)),
-            ("location", lambda: self._at_location(hash_, location, algorithm)),
-            ("link", lambda: self.links.find(hash_) if algorithm == "sha1" else None),
-        )
-        for kind, look in sources:
+        for kind in ("blob", "location", "link"):
             try:
-                path = look()
+                path = self._look(kind, hash_, algorithm, location)
             except KacheryError as error:
                 logger.warning("%s", error)
                 if reasons is not None:
@@ -159,6 +169,13 @@ class Store:
             if path is not None:
                 return Found(path, kind)
         return None
+
+    def _look(self, kind: str, hash_: str, algorithm: str, location: str | None) -> str | None:
+        if kind == "blob":
+            return self.blobs.find(hash_, algorithm)
+        if kind == "location":
+            return self._at_location(hash_, location, algorithm)
+        return self.links.find(hash_) if algorithm == "sha1" else None
 
     def _at_location(self, hash_: str, location: str | None, algorithm: str) -> str | None:
         if location is None or not os.path.isabs(location) or not os.path.isfile(location):
@@ -192,4 +209,3 @@ def _size(path: str) -> int | None:
     except OSError:
         # whoever opens the file says what is wrong with it
         return None
-

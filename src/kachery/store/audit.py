@@ -1,4 +1,4 @@
-"""Looking over a whole store directory: what is there, how large it is, whether it is still right, what is left over."""
+"""Looking over a whole store directory: what is there, how large, whether it is still right, what is left over."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import KacheryError, from_os_error
+from ..errors import KacheryError, explaining
 from .blobs import Blobs, remove_abandoned
 from .layout import Layout, is_leaf_name
-from .links import Links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..progress import Progress
+    from .links import Links
 
 # <hash>.<10 letters> of a local copy, <hash>.tmp.<8 letters> of a download; ours and upstream's
 _LEFT_OVER = re.compile(r"[0-9a-f]{32,64}\.(tmp\.[A-Za-z0-9]{8}|[A-Za-z0-9]{10})")
@@ -63,7 +63,7 @@ def entries(layout: Layout, links: Links) -> Iterator[Entry]:
             if status is not None:
                 yield Entry("blob", algorithm, name, status.st_size, status.st_mtime, path)
     for path, name in _leaves(f"{layout.root}/linked_files/sha1", "sha1"):
-        record = links._read(path)
+        record = links.read(path)
         if record is not None:
             status = _stat(record["path"])
             size, modified = (status.st_size, status.st_mtime) if status else (0, 0.0)
@@ -107,10 +107,8 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
                 path = f"{folder}/{name}"
                 status = _stat(path)
                 if _LEFT_OVER.fullmatch(name) and status is not None and status.st_mtime <= limit:
-                    try:
+                    with explaining("remove", path):
                         os.unlink(path)
-                    except OSError as error:
-                        raise from_os_error(error, "remove", path) from error
                     removed.append(path)
     return removed
 

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import digest, settings
-from ..errors import KacheryError, NotAllowed, WrongContent, from_os_error
+from ..errors import KacheryError, NotAllowed, SourceChanged, WrongContent, explaining, from_os_error
 from . import hashing
 from .layout import Layout, random_letters, remove_if_there, sync_directory, write_all
 from .verified import SMALL, Verified
@@ -56,10 +56,8 @@ class Blobs:
             status = os.fstat(fd)
             if status.st_size > SMALL and self._verified.knows(hash_, status, algorithm):
                 return path
-            try:
+            with explaining("read", path):
                 found = _digest(fd, status.st_size, algorithm)
-            except OSError as error:
-                raise from_os_error(error, "read", path) from error
             if found == hash_:
                 self._verified.remember(hash_, status, algorithm, private=True)
                 return path
@@ -89,19 +87,15 @@ class Blobs:
         path = self._layout.blob(hash_, algorithm)
         temporary = f"{path}.{random_letters(10)}"
         fd = self._layout.create(temporary)
-        try:
+        with explaining("write to", path):
             try:
                 write_all(fd, data)
-                self._publish(fd, temporary, path)
-                if len(data) > SMALL:
-                    self._verified.remember(hash_, os.fstat(fd), algorithm, private=True)
+                publish(self._layout, self._verified, fd, temporary, hash_, algorithm)
+            except BaseException:
+                remove_if_there(temporary)
+                raise
             finally:
                 os.close(fd)
-        except BaseException as error:
-            remove_if_there(temporary)
-            if isinstance(error, OSError):
-                raise from_os_error(error, "write to", path) from error
-            raise
         return hash_
 
     def _has_same(self, hash_: str, data: bytes, algorithm: str) -> bool:
@@ -128,43 +122,45 @@ class Blobs:
         """
         source, status = hashing.open_source(path)
         try:
-            if status.st_size <= _AT_ONCE:
-                return self._add_small(source, status, path, progress), status.st_size
-            return self._add_large(source, status, path, progress), status.st_size
+            hash_ = self.add_open(source, status, path, progress)
+            self._cache.remember(path, hash_, status)
         finally:
             os.close(source)
+        return hash_, status.st_size
+
+    def add_open(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
+        """Store a private copy of an open file.
+
+        Args:
+            source: A descriptor at the file's beginning.
+            status: How the file looks.
+            path: What to call it in errors.
+            progress: Told of every step.
+
+        Returns:
+            Its SHA-1.
+        """
+        if status.st_size <= _AT_ONCE:
+            return self._add_small(source, status, path, progress)
+        return self._add_large(source, status, path, progress)
 
     def _add_small(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
-        try:
+        with explaining("read", path):
             data = os.read(source, status.st_size + 1)
-        except OSError as error:
-            raise from_os_error(error, "read", path) from error
-        if len(data) != status.st_size:
-            hashing.require_unchanged(source, status, path)
-            raise from_os_error(OSError(5, "short read"), "read", path)
         hashing.require_unchanged(source, status, path)
+        if len(data) != status.st_size:
+            raise SourceChanged(f"{path} has {status.st_size} bytes, and {len(data)} could be read", hint="try again")
         hash_ = self.add_bytes(data)
         progress.advance(len(data))
         return hash_
 
     def _add_large(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
         with Incoming(self._layout, self._verified) as incoming:
-            try:
+            with explaining("copy", path):
                 hash_ = hashing.copy_and_digest(source, incoming.fd, status.st_size, progress)
-            except OSError as error:
-                raise from_os_error(error, "copy", path) from error
             hashing.require_unchanged(source, status, path)
             incoming.publish(hash_)
-        self._cache.remember(path, hash_, status)
         return hash_
-
-    def _publish(self, fd: int, temporary: str, path: str) -> None:
-        durable = settings.durable()
-        if durable:
-            os.fsync(fd)
-        os.replace(temporary, path)
-        if durable:
-            sync_directory(os.path.dirname(path))
 
     def _quarantine(self, path: str, hash_: str) -> None:
         try:
@@ -172,7 +168,8 @@ class Blobs:
             os.replace(path, f"{self._layout.quarantine()}/{hash_}.{random_letters(8)}")
         except (OSError, KacheryError) as error:
             raise WrongContent(
-                f"{path} is damaged and could not be moved away: {error}", hint="ask the owner of the store directory to remove it"
+                f"{path} is damaged and could not be moved away: {error}",
+                hint="ask the owner of the store directory to remove it",
             ) from error
 
 
@@ -220,10 +217,10 @@ def publish(layout: Layout, verified: Verified, fd: int, temporary: str, hash_: 
         NotAllowed, StorageFull: As the file system says; the temporary file stays.
     """
     path = layout.blob(hash_, algorithm)
-    if _is_known(verified, path, hash_, algorithm):
+    if os.fstat(fd).st_size > SMALL and _is_known(verified, path, hash_, algorithm):
         remove_if_there(temporary)
         return path
-    try:
+    with explaining("write to", path):
         if settings.durable():
             os.fsync(fd)
         try:
@@ -233,8 +230,6 @@ def publish(layout: Layout, verified: Verified, fd: int, temporary: str, hash_: 
             os.replace(temporary, path)
         if settings.durable():
             sync_directory(os.path.dirname(path))
-    except OSError as error:
-        raise from_os_error(error, "write to", path) from error
     verified.remember(hash_, os.fstat(fd), algorithm, private=True)
     return path
 

@@ -12,12 +12,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import InvalidInput, KacheryError, NotFound, SourceChanged, from_os_error
-from .layout import Layout
+from ..errors import InvalidInput, KacheryError, NotFound, SourceChanged, explaining, from_os_error
 from .verified import SMALL, Verified
 
 if TYPE_CHECKING:
     from ..progress import Progress
+    from .layout import Layout
 
 # one call copies at most this much, so that the digest can follow; `benchmarks/experiments/copy_and_hash.py`
 _COPY_STEP = 1024 * 1024
@@ -38,10 +38,10 @@ def open_source(path: str) -> tuple[int, os.stat_result]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise NotFound(f"no such file: {path}", hint="check the spelling of the path") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError):
-            raise InvalidInput(f"not a path: {path!r}: {error}") from error
+    except OSError as error:
         raise from_os_error(error, "read", path) from error
+    except ValueError as error:
+        raise InvalidInput(f"not a path: {path!r}: {error}") from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
@@ -92,7 +92,7 @@ def copy_and_digest(source: int, target: int, size: int, progress: Progress, alg
     try:
         copied = 0
         while copied < size:
-            count = _copy_some(source, target, min(_COPY_STEP, size - copied))
+            count = copy_some(source, target, min(_COPY_STEP, size - copied))
             if count == 0:
                 raise SourceChanged(f"the file became shorter while it was read: {copied} of {size} bytes")
             copied += count
@@ -103,7 +103,8 @@ def copy_and_digest(source: int, target: int, size: int, progress: Progress, alg
         follower.stop()
 
 
-def _copy_some(source: int, target: int, count: int) -> int:
+def copy_some(source: int, target: int, count: int) -> int:
+    """Copy at most `count` bytes from one descriptor's position to another's; 0 at the end of the source."""
     if hasattr(os, "copy_file_range"):
         try:
             # shares blocks where the file system can, and never passes through this process
@@ -145,11 +146,8 @@ class HashCache:
                 if known and self._verified.knows(known, status):
                     progress.advance(status.st_size)
                     return known, status
-            try:
-                with open(fd, "rb", buffering=0, closefd=False) as stream:
-                    hash_ = digest.of_stream(stream, advance=progress.advance)["sha1"]
-            except OSError as error:
-                raise from_os_error(error, "read", path) from error
+            with explaining("read", path), open(fd, "rb", buffering=0, closefd=False) as stream:
+                hash_ = digest.of_stream(stream, advance=progress.advance)["sha1"]
             require_unchanged(fd, status, path)
         finally:
             os.close(fd)

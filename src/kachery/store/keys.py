@@ -1,8 +1,8 @@
 """The client's keys on this machine.
 
 They come from the environment, or from `private.pem` in the store directory (never a sandbox). In a store directory
-that belongs to a group each user has keys of their own, in `~/.config/kachery/keys/`; a key file that the group put in the
-store directory for everybody, as upstream's recipe does, is used when it is there and can be read.
+that belongs to a group each user has keys of their own, in `~/.config/kachery/keys/`; a key file that the group put in
+the store directory for everybody, as upstream's recipe does, is used when it is there and can be read.
 """
 
 from __future__ import annotations

@@ -24,10 +24,13 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import digest, settings
-from ..errors import NotAllowed, from_os_error
+from ..errors import NotAllowed, explaining, from_os_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _GROUP_DIRECTORY = stat.S_ISGID | stat.S_IWGRP
 
@@ -61,7 +64,7 @@ class Layout:
 
     def temporary(self) -> str:
         """The directory of what is being written."""
-        return f"{self._prefix}/tmp"
+        return f"{self._prefix}/tmp"  # noqa: S108 — in the store directory
 
     def quarantine(self) -> str:
         """The directory of blobs that are not what their name says."""
@@ -84,13 +87,11 @@ class Layout:
             NotAllowed: If that is forbidden.
             StorageFull: If there is no room.
         """
-        try:
-            if not self.shared_with_group():
+        with explaining("make the directory", path):
+            if self.shared_with_group():
+                self._make_group_directory(path)
+            else:
                 os.makedirs(path, exist_ok=True)
-                return
-            self._make_group_directory(path)
-        except OSError as error:
-            raise from_os_error(error, "make the directory", path) from error
 
     def _make_group_directory(self, path: str) -> None:
         if os.path.isdir(path):
@@ -100,7 +101,7 @@ class Layout:
             os.mkdir(path, 0o777)
         except FileExistsError:
             return
-        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)  # noqa: S103 — the group's
 
     def create(self, path: str) -> int:
         """Make a new file for reading and writing, with its directory where that is missing.
@@ -113,15 +114,13 @@ class Layout:
             Conflict: If the file exists.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
+        with explaining("write to", path):
             try:
                 fd = os.open(path, flags, 0o666)
             except FileNotFoundError:
                 self.make_directory(os.path.dirname(path))
                 fd = os.open(path, flags, 0o666)
             self.share(fd)
-        except OSError as error:
-            raise from_os_error(error, "write to", path) from error
         return fd
 
     def share(self, fd: int) -> None:
@@ -139,24 +138,20 @@ class Layout:
         """
         temporary = f"{path}.{random_letters(10)}"
         fd = self.create(temporary)
-        try:
-            if mode is not None:
-                os.fchmod(fd, mode)
-            write_all(fd, content)
-            if settings.durable():
-                os.fsync(fd)
-            os.close(fd)
-            fd = -1
-            os.replace(temporary, path)
+        with explaining("write to", path):
+            try:
+                with open(fd, "wb", buffering=0):
+                    if mode is not None:
+                        os.fchmod(fd, mode)
+                    write_all(fd, content)
+                    if settings.durable():
+                        os.fsync(fd)
+                os.replace(temporary, path)
+            except BaseException:
+                remove_if_there(temporary)
+                raise
             if settings.durable():
                 sync_directory(os.path.dirname(path))
-        except BaseException as error:
-            if fd >= 0:
-                os.close(fd)
-            remove_if_there(temporary)
-            if isinstance(error, OSError):
-                raise from_os_error(error, "write to", path) from error
-            raise
 
     def require_usable(self) -> None:
         """Say clearly when the store directory is something else, or cannot be read.

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import KacheryError, SourceChanged
 from ..progress import Silent
 from .hashing import HashCache, open_source, record_bytes
-from .layout import Layout
-from .verified import Verified
 
 if TYPE_CHECKING:
     from ..progress import Progress
+    from .layout import Layout
+    from .verified import Verified
 
 
 class Links:
@@ -56,7 +56,7 @@ class Links:
         Raises:
             SourceChanged: If what was linked is gone, unreadable or something else now; the message says which.
         """
-        record = self._read(self._layout.link(hash_)) or self._read(
+        record = self.read(self._layout.link(hash_)) or self.read(
             # where clients of 2022 kept them
             f"{self._layout.mutables()}/@linked_files/@sha1/{hash_}"
         )
@@ -64,7 +64,9 @@ class Links:
             return None
         path = record["path"]
         if not self.still_is(path, hash_, size=record.get("size")):
-            raise SourceChanged(f"the linked file {path} is no longer what was linked", hint="link it again under its new hash")
+            raise SourceChanged(
+                f"the linked file {path} is no longer what was linked", hint="link it again under its new hash"
+            )
         self._refresh(hash_, path, record)
         return str(path)
 
@@ -94,7 +96,7 @@ class Links:
         found, _ = self._cache.sha1(path, Silent())
         return found == hash_
 
-    def _refresh(self, hash_: str, path: str, record: dict[str, object]) -> None:
+    def _refresh(self, hash_: str, path: str, record: dict[str, Any]) -> None:
         try:
             status = os.stat(path)
             if status.st_mtime != record.get("mtime"):
@@ -104,7 +106,8 @@ class Links:
             pass
 
     @staticmethod
-    def _read(path: str) -> dict[str, str] | None:
+    def read(path: str) -> dict[str, Any] | None:
+        """The record of a link, or `None` when there is none that can be understood."""
         try:
             with open(path, "rb") as file:
                 record = json.loads(file.read())

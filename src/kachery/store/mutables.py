@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 from .. import names
 from ..errors import NotFound, from_os_error
-from .layout import Layout
+
+if TYPE_CHECKING:
+    from .layout import Layout
 
 
 class Mutables:

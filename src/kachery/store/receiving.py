@@ -14,12 +14,15 @@ import fcntl
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import TimedOut, WrongContent, from_os_error
+from ..errors import TimedOut, WrongContent, explaining
 from .blobs import publish
 from .layout import Layout, remove_if_there
-from .verified import Verified
+
+if TYPE_CHECKING:
+    from .verified import Verified
 
 _POLL = 0.05
 
@@ -41,7 +44,14 @@ class Receiving:
     """
 
     def __init__(
-        self, layout: Layout, verified: Verified, hash_: str, size: int, *, algorithm: str = "sha1", patience: float = 60.0
+        self,
+        layout: Layout,
+        verified: Verified,
+        hash_: str,
+        size: int,
+        *,
+        algorithm: str = "sha1",
+        patience: float = 60.0,
     ) -> None:
         self.size = size
         self._layout = layout
@@ -63,10 +73,8 @@ class Receiving:
         seen = -1
         self._layout.make_directory(self._layout.temporary())
         while True:
-            try:
+            with explaining("write to", self._path):
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except OSError as error:
-                raise from_os_error(error, "write to", self._path) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -111,12 +119,10 @@ class Receiving:
         """
         view = memoryview(data)
         start = offset
-        try:
+        with explaining("write to", self._path):
             while view:
                 count = os.pwrite(self._fd, view, offset)
                 view, offset = view[count:], offset + count
-        except OSError as error:
-            raise from_os_error(error, "write to", self._path) from error
         with self._lock:
             if start == self._frontier:
                 self._advance(offset)
@@ -161,6 +167,12 @@ class Receiving:
         path = publish(self._layout, self._verified, self._fd, self._path, self._hash, self._algorithm)
         remove_if_there(f"{self._path}.ranges")
         return path
+
+    def abandon(self) -> None:
+        """Remove what arrived, because it is no longer wanted."""
+        self.discard()
+        remove_if_there(self._path)
+        remove_if_there(f"{self._path}.ranges")
 
     def discard(self) -> None:
         """Throw away what arrived."""

@@ -8,12 +8,15 @@ When any of the five differs the file is hashed again. Small files are not recor
 from __future__ import annotations
 
 import json
-import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import KacheryError
-from .layout import Layout
+
+if TYPE_CHECKING:
+    import os
+
+    from .layout import Layout
 
 #: Up to this size, in bytes, hashing again is cheaper than a record (and upstream draws its line here, too).
 SMALL = 1_000_000
@@ -51,7 +54,11 @@ class Verified:
         if not private and time.time() - max(status.st_ctime, status.st_mtime) < _TICK:
             return
         look = _look(status)
-        others = [entry for entry in self._entries(hash_, algorithm) if entry["dev"] != look["dev"] or entry["ino"] != look["ino"]]
+        others = [
+            entry
+            for entry in self._entries(hash_, algorithm)
+            if entry["dev"] != look["dev"] or entry["ino"] != look["ino"]
+        ]
         content = json.dumps({"entries": [*others[1 - _MOST_ENTRIES :], look]}).encode()
         try:
             self._layout.replace(self._layout.verified(hash_, algorithm), content)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .. import http, names, settings, transfer
-from ..errors import BadReply, InvalidInput, KacheryError, NotConfigured, NotFound, SourceChanged, TooLarge, Unreachable, WrongContent
+from ..errors import (
+    BadReply,
+    InvalidInput,
+    KacheryError,
+    NotConfigured,
+    NotFound,
+    SourceChanged,
+    TooLarge,
+    Unreachable,
+    WrongContent,
+)
 from ..progress import Silent
 from .gateway_calls import call
 
@@ -149,7 +159,7 @@ class Zone:
             TooLarge: If the zone takes no file of this size.
             Unreachable: If the gateway cannot be asked.
         """
-        self._require_keys()
+        self.require_keys()
         asked = {"type": "initiateFileUpload", "size": size, "hashAlg": "sha1", "hash": hash_, "zone": self.name}
         reply = self._initiate(asked)
         if reply.get("alreadyExists") is True:
@@ -162,11 +172,20 @@ class Zone:
             self._send_parts(url, fd, size, progress)
         else:
             http.retrying(lambda: self._send_whole(url, fd, size, progress))
-        finalize = {"type": "finalizeFileUpload", "objectKey": key, "hashAlg": "sha1", "hash": hash_, "size": size, "zone": self.name}
+        finalize = {
+            "type": "finalizeFileUpload",
+            "objectKey": key,
+            "hashAlg": "sha1",
+            "hash": hash_,
+            "size": size,
+            "zone": self.name,
+        }
         try:
             self._call(finalize, timeout=settings.timeout() + size / _SLOWEST_HASH)
         except WrongContent as error:
-            raise SourceChanged(f"the file changed while it was sent: {error.message}", hint="store it again") from error
+            raise SourceChanged(
+                f"the file changed while it was sent: {error.message}", hint="store it again"
+            ) from error
         return True
 
     def _initiate(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +221,9 @@ class Zone:
 
         transfer.upload_parts(missing, send, progress)
 
-    def _put(self, url: str, fd: int, start: int, end: int, headers: dict[str, str], moved: Callable[[int], None]) -> None:
+    def _put(
+        self, url: str, fd: int, start: int, end: int, headers: dict[str, str], moved: Callable[[int], None]
+    ) -> None:
         # an empty file has an empty body with a length, not a chunked one, which S3 stores refuse
         body = transfer.pieces(fd, start, end, moved) if end > start else b""
         try:
@@ -221,7 +242,12 @@ class Zone:
             raise BadReply(message, hint="try again")
         raise Unreachable(message, hint="try again later")
 
-    def _require_keys(self) -> None:
+    def require_keys(self) -> None:
+        """Make sure that this machine has keys.
+
+        Raises:
+            NotConfigured: If it has none.
+        """
         if self.keys is None:
             raise NotConfigured("this machine has no client keys", hint="run `kachery init`")
 
@@ -232,15 +258,17 @@ class Zone:
             NotAllowed: If this client's owner is none.
             NotFound: If it is not there.
         """
-        self._require_keys()
+        self.require_keys()
         reply = self._call({"type": "deleteFile", "hashAlg": "sha1", "hash": hash_, "zone": self.name})
         if reply.get("success") is not True:
-            raise NotFound(f"{hash_} was not removed from the zone {self.name}: {reply.get('error') or 'no reason given'}")
+            raise NotFound(
+                f"{hash_} was not removed from the zone {self.name}: {reply.get('error') or 'no reason given'}"
+            )
 
     def client_info(self, client_id: str | None = None) -> dict[str, Any] | None:
         """What the zone knows about a client: `clientId`, `ownerId`, `timestampCreated`, `label`; `None` if nothing."""
         if client_id is None:
-            self._require_keys()
+            self.require_keys()
             assert self.keys is not None
             client_id = self.keys.client_id
         reply = self._call({"type": "getClientInfo", "clientId": client_id, "zone": self.name})
@@ -261,7 +289,7 @@ class Zone:
         """
         import socket
 
-        self._require_keys()
+        self.require_keys()
         assert self.keys is not None
         signature = self.keys.sign({"type": "addClient"})
         label = label or socket.gethostname()
@@ -284,7 +312,7 @@ class Zone:
         import socket
         import time
 
-        self._require_keys()
+        self.require_keys()
         assert self.keys is not None
         payload = {
             "type": "register",

@@ -31,7 +31,12 @@ _ahead: dict[str, int] = {}
 
 
 def call(
-    gateway_url: str, payload: dict[str, Any], keys: ClientKeys | None, *, headers: Mapping[str, str] | None = None, timeout: float | None = None
+    gateway_url: str,
+    payload: dict[str, Any],
+    keys: ClientKeys | None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout: float | None = None,
 ) -> dict[str, Any]:
     """Send one request and return the reply's content.
 
@@ -62,7 +67,11 @@ class _ClockIsOff(KacheryError):
 
 
 def _once(
-    gateway_url: str, payload: dict[str, Any], keys: ClientKeys | None, headers: Mapping[str, str] | None, timeout: float | None
+    gateway_url: str,
+    payload: dict[str, Any],
+    keys: ClientKeys | None,
+    headers: Mapping[str, str] | None,
+    timeout: float | None,
 ) -> dict[str, Any]:
     kind = payload["type"]
     stamped = {**payload, "timestamp": int(time.time() * 1000) + _ahead.get(gateway_url, 0)}
@@ -75,7 +84,9 @@ def _once(
         _raise(reply, gateway_url, kind)
     content = reply.json()
     if content.get("type") != kind:
-        raise BadReply(f"{reply.host} answered {kind} with {str(content.get('type'))[:40]!r}", hint="is this a kachery gateway?")
+        raise BadReply(
+            f"{reply.host} answered {kind} with {str(content.get('type'))[:40]!r}", hint="is this a kachery gateway?"
+        )
     return content
 
 
@@ -90,7 +101,10 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
     if named is not None:
         raise named(message)
     if reply.body.lstrip()[:1] == b"<" or reply.status == 404:
-        raise BadReply(f"{reply.host} is not a kachery gateway: it answered {kind} with HTTP {reply.status}", hint="check KACHERY_GATEWAY_URL")
+        raise BadReply(
+            f"{reply.host} is not a kachery gateway: it answered {kind} with HTTP {reply.status}",
+            hint="check KACHERY_GATEWAY_URL",
+        )
     lowered = text.lower()
     if "not registered" in lowered or "client not found" in lowered or "no client" in lowered:
         raise NotRegistered(message, hint="run `kachery init`")
@@ -107,7 +121,9 @@ def _learn_time(gateway_url: str, reply: http.Reply) -> None:
     except (KeyError, ValueError):
         return
     _ahead[gateway_url] = int((theirs - time.time()) * 1000)
-    logger.warning("this machine's clock differs from that of %s by %.0f s; its time is used", reply.host, theirs - time.time())
+    logger.warning(
+        "this machine's clock differs from that of %s by %.0f s; its time is used", reply.host, theirs - time.time()
+    )
 
 
 def _by_code() -> dict[str, type[KacheryError]]:

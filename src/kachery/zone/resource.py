@@ -47,7 +47,9 @@ def request_file(url: str, zone: str, uri: str, timeout_sec: float) -> dict[str,
     }
     reply = http.post_json(url.rstrip("/"), asked, timeout=timeout_sec + 2 * _MARGIN)
     if reply.status == 404:
-        raise Unreachable(f"the resource {name} is not connected to {reply.host}", hint="ask the people who share the files")
+        raise Unreachable(
+            f"the resource {name} is not connected to {reply.host}", hint="ask the people who share the files"
+        )
     if reply.status == 504:
         raise TimedOut(f"the resource {name} did not answer in time")
     reply.raise_if_busy()

@@ -1,0 +1,563 @@
+"""The story of a file: where may it be, and where should it go?
+
+A file by its content is looked for in this order; the first that has it delivers it, and what it delivers is verified:
+
+    1. the store on this machine, the place its URI names, the links
+    2. the zone
+    3. the resource that `KACHERY_RESOURCE_URL` names, which brings it into the zone
+
+Who has it and does not deliver is remembered, so that the error at the end says why there is no file: nobody has it
+(`NotFound`), somebody could not be asked (`Unreachable`), somebody refused (`NotAllowed`), or what came was not what
+was asked for (`WrongContent`).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from . import digest, progress, reading, settings, uri, web
+from .errors import (
+    InvalidInput,
+    KacheryError,
+    NotConfigured,
+    NotFound,
+    NotSupported,
+    TimedOut,
+    Unreachable,
+    WrongContent,
+    explaining,
+)
+from .store import Found, Store, keys, plain
+from .store.hashing import copy_some, open_source
+from .store.layout import random_letters, remove_if_there
+from .zone import RemoteFile, Zone
+from .zone.resource import request_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+# up to this size, in bytes, a file is fetched into memory and written once
+_SMALL = 1024 * 1024
+
+# how long a resource may show no progress, in seconds, and how often it is asked
+_RESOURCE_PATIENCE = 600.0
+_RESOURCE_NEWS = 5.0
+_RESOURCE_PAUSE = 2.0
+
+_COPY_STEP = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was stored.
+
+    Attributes:
+        hash: Its SHA-1.
+        size: In bytes.
+        zone: The zone that has it now; `None` when only this machine does.
+        prefix: What its URI begins with, when `KACHERY_STORE_FILE_DIR` and `…_PREFIX` took it elsewhere.
+    """
+
+    hash: str
+    size: int
+    zone: str | None = None
+    prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What is known of a file.
+
+    Attributes:
+        hash: Its hash.
+        algorithm: The hash's algorithm.
+        label: Its name for people, from the URI.
+        size: In bytes.
+        local: Where it is on this machine, or `None`.
+        zone: The zone that has it, or `None`.
+        reply: What the zone's gateway said of it, without the address; empty when it was not asked or does not have it.
+        problems: Why something that should have it does not.
+    """
+
+    hash: str
+    algorithm: str
+    label: str | None
+    size: int
+    local: Found | None
+    zone: str | None
+    reply: dict[str, Any]
+    problems: tuple[str, ...]
+
+
+def open_zone(name: str | None = None) -> Zone:
+    """The zone of a name, or of the settings, seen by this machine's client.
+
+    Raises:
+        NotConfigured: If no gateway is known.
+    """
+    return Zone(name, keys=keys.load())
+
+
+# --- storing
+
+
+def store_file(
+    path: str | os.PathLike[str],
+    *,
+    zone: str | None = None,
+    local: bool = False,
+    keep: bool = False,
+    label: str | None = None,
+) -> Stored:
+    """Store a file in a zone, or on this machine.
+
+    Args:
+        path: The file; it is only read.
+        zone: The zone; by default that of the settings.
+        local: Store it on this machine only.
+        keep: Store it on this machine as well.
+        label: What the progress bar calls it.
+
+    Raises:
+        NotFound, NotAllowed, InvalidInput: If it cannot be read.
+        SourceChanged: If it changes meanwhile.
+        NotConfigured, NotRegistered, NotAllowed, Unreachable: If the zone does not take it.
+        StorageFull: If there is no room.
+    """
+    plain_directory = settings.store_file_dir()
+    if not local and plain_directory is not None:
+        hash_, size = plain.add_file(plain_directory, path)
+        return Stored(hash_, size, prefix=settings.store_file_prefix())
+    store = Store()
+    if local:
+        hash_, size = store.add_file(path, label=label)
+        return Stored(hash_, size)
+    target = open_zone(zone)
+    target.require_keys()
+    name = label or os.path.basename(os.fspath(path))
+    if keep:
+        hash_, size = store.add_file(path, label=label)
+        found = store.find(hash_)
+        if found is None:
+            raise WrongContent(f"the copy of {path} just stored cannot be found again", hint="run `kachery verify`")
+        path = found.path
+    else:
+        with progress.bar(_size_of(path), f"Hashing {name}") as told:
+            hash_, size = store.hash_file(path, told)
+    fd, _ = open_source(os.path.abspath(path))
+    try:
+        with progress.bar(size, f"Uploading {name}") as told:
+            target.upload(fd, hash_, size, told)
+    finally:
+        os.close(fd)
+    return Stored(hash_, size, zone=target.name)
+
+
+def store_bytes(
+    data: bytes, *, zone: str | None = None, local: bool = False, keep: bool = False, label: str | None = None
+) -> Stored:
+    """Store some bytes as a file; arguments and errors as for `store_file`."""
+    plain_directory = settings.store_file_dir()
+    if not local and plain_directory is not None:
+        return Stored(plain.add_bytes(plain_directory, data), len(data), prefix=settings.store_file_prefix())
+    if local:
+        return Stored(Store().add_bytes(data), len(data))
+    target = open_zone(zone)
+    target.require_keys()
+    hash_ = Store().add_bytes(data) if keep else digest.of_bytes(data)
+    with _descriptor(data) as fd, progress.bar(len(data), f"Uploading {label or 'data'}") as told:
+        target.upload(fd, hash_, len(data), told)
+    return Stored(hash_, len(data), zone=target.name)
+
+
+def link_file(path: str | os.PathLike[str]) -> Stored:
+    """Make a file findable by its hash where it lies, on this machine.
+
+    Raises:
+        NotFound, NotAllowed, InvalidInput: If it cannot be read.
+        SourceChanged: If it changes meanwhile.
+    """
+    hash_, size = Store().link(path)
+    return Stored(hash_, size)
+
+
+def delete_file(text: str, *, zone: str | None = None) -> None:
+    """Remove a file from a zone, as one of its administrators.
+
+    Raises:
+        InvalidURI: If the URI does not name a file by its SHA-1.
+        NotAllowed, NotFound, Unreachable: What the gateway said.
+    """
+    reference = uri.parse_file(text)
+    _require_sha1(reference)
+    open_zone(zone or reference.zone).delete(reference.hash)
+
+
+# --- loading
+
+
+def load_file(
+    text: str,
+    *,
+    zone: str | None = None,
+    dest: str | os.PathLike[str] | None = None,
+    local_only: bool = False,
+    ask_resource: bool | None = None,
+    verbose: bool = False,
+) -> str:
+    """Find a file and have it on this machine.
+
+    Args:
+        text: Its URI, in any spelling.
+        zone: The zone to ask; by default the one in the URI, or that of the settings.
+        dest: Where to put a copy; directories above it are made.
+        local_only: Ask nobody else.
+        ask_resource: Whether to ask a resource for what the zone lacks; by default when one is set.
+        verbose: Say on the log where the file comes from.
+
+    Returns:
+        `dest`, or else the path of the verified content, which must not be written to.
+
+    Raises:
+        InvalidURI: If it is none.
+        NotSupported: If it is one that this installation cannot load.
+        NotFound, Unreachable, NotAllowed, WrongContent: When there is no file, as the module says.
+        StorageFull: If there is no room.
+    """
+    reference = uri.parse(text)
+    if isinstance(reference, uri.FileRef):
+        path = _load_content(reference, zone, local_only=local_only, ask_resource=ask_resource, verbose=verbose)
+    elif isinstance(reference, uri.PathRef):
+        fd, _ = open_source(reference.path)
+        os.close(fd)
+        path = reference.path
+    elif isinstance(reference, uri.UrlRef | uri.GithubRef | uri.ZenodoRef):
+        path = _load_address(reference, text, local_only=local_only)
+    else:
+        raise _not_supported(reference, text)
+    if dest is None:
+        return path
+    return _copy(path, os.fspath(dest))
+
+
+def load_bytes(
+    text: str, *, start: int | None = None, end: int | None = None, zone: str | None = None, local_only: bool = False
+) -> bytes:
+    """The bytes of a file, or of a part of it.
+
+    A part of a large file that is not on this machine is read from the zone without loading the rest, and is then not
+    verified against the hash.
+
+    Args:
+        text: The file's URI.
+        start: The first byte; by default 0.
+        end: The byte after the last one; by default the file's size.
+        zone: The zone to ask.
+        local_only: Ask nobody else.
+
+    Raises:
+        InvalidInput: If start and end are not in order and within the file.
+        NotFound, …: As for `load_file`.
+    """
+    if local_only or (start is None and end is None):
+        with open(load_file(text, zone=zone, local_only=local_only), "rb") as file:
+            return _slice(file, os.fstat(file.fileno()).st_size, start, end)
+    with open_file(text, zone=zone) as file:
+        size = file.seek(0, io.SEEK_END)
+        return _slice(file, size, start, end)
+
+
+def open_file(text: str, *, zone: str | None = None) -> BinaryIO:
+    """Open a file for reading, wherever it is; what is not read is not moved.
+
+    Args:
+        text: The file's URI.
+        zone: The zone to ask.
+
+    Returns:
+        A binary file that can seek. Content on this machine is verified; see `kachery.reading` for what is not.
+
+    Raises:
+        NotFound, …: As for `load_file`.
+    """
+    reference = uri.parse(text)
+    if not isinstance(reference, uri.FileRef):
+        return open(load_file(text, zone=zone), "rb")
+    problems: list[str] = []
+    local = _find_local(reference, problems)
+    if local is not None:
+        return open(local.path, "rb")
+    with _explained(reference, problems):
+        target = open_zone(zone or reference.zone)
+        found = _find_remote(target, reference)
+        if found is None or found.size <= _SMALL:
+            return open(load_file(text, zone=zone), "rb")
+    current = found
+
+    def fetch(start: int, end: int) -> bytes:
+        return target.fetch_range(current, start, end)
+
+    raw = reading.RangeReader(found.size, fetch, str(reference))
+    return io.BufferedReader(raw, buffer_size=64 * 1024)
+
+
+def file_info(text: str, *, zone: str | None = None) -> FileInfo:
+    """What is known of a file by its content; nothing is loaded.
+
+    Raises:
+        InvalidURI: If the URI does not name a file by its content.
+        NotFound, NotAllowed, Unreachable: If neither this machine nor the zone has it, with the reason.
+    """
+    reference = uri.parse_file(text)
+    problems: list[str] = []
+    local = _find_local(reference, problems)
+    failure: KacheryError | None = None
+    found: RemoteFile | None = None
+    target: Zone | None = None
+    try:
+        target = open_zone(zone or reference.zone)
+        found = _find_remote(target, reference)
+    except KacheryError as error:
+        failure = error
+        problems.append(error.message)
+    if found is None and local is None:
+        raise _failure(reference, problems, failure)
+    size = found.size if found else os.stat(local.path).st_size if local else 0
+    return FileInfo(
+        reference.hash,
+        reference.algorithm,
+        reference.label,
+        size,
+        local,
+        target.name if found and target else None,
+        found.reply if found else {},
+        tuple(problems),
+    )
+
+
+# --- how
+
+
+def _find_local(reference: uri.FileRef, problems: list[str]) -> Found | None:
+    return Store().find(reference.hash, algorithm=reference.algorithm, location=reference.location, reasons=problems)
+
+
+def _find_remote(target: Zone, reference: uri.FileRef) -> RemoteFile | None:
+    return target.find(reference.hash) if reference.algorithm == "sha1" else None
+
+
+def _load_content(
+    reference: uri.FileRef, zone: str | None, *, local_only: bool, ask_resource: bool | None, verbose: bool
+) -> str:
+    problems: list[str] = []
+    local = _find_local(reference, problems)
+    if local is not None:
+        if verbose:
+            logger.info("%s is on this machine (%s)", reference, local.kind)
+        return local.path
+    if local_only:
+        raise _failure(reference, [*problems, "only this machine was asked"], None)
+    if reference.algorithm != "sha1":
+        raise _failure(reference, [*problems, f"zones are not asked for {reference.algorithm} hashes"], None)
+    failure: KacheryError | None = None
+    try:
+        target = open_zone(zone or reference.zone)
+    except NotConfigured as error:
+        raise _failure(reference, [*problems, error.message], None, hint=error.hint) from error
+    try:
+        path = _load_from_zone(target, reference, verbose=verbose)
+        if path is not None:
+            return path
+        problems.append(f"the zone {target.name} does not have it")
+    except Unreachable as error:
+        failure = error
+        problems.append(error.message)
+    resource_url = settings.resource_url()
+    if resource_url is not None and ask_resource is not False:
+        try:
+            _request(resource_url, target.name, reference)
+            path = _load_from_zone(target, reference, verbose=verbose)
+            if path is not None:
+                return path
+            problems.append("the resource said it brought the file, and the zone does not have it")
+        except (Unreachable, NotFound) as error:
+            failure = error if isinstance(error, Unreachable) else failure
+            problems.append(error.message)
+    raise _failure(reference, problems, failure)
+
+
+def _load_from_zone(target: Zone, reference: uri.FileRef, *, verbose: bool) -> str | None:
+    found = target.find(reference.hash)
+    if found is None:
+        return None
+    if verbose:
+        logger.info("%s comes from the zone %s, %d bytes", reference, target.name, found.size)
+    try:
+        return _receive(target, found, reference)
+    except WrongContent as error:
+        # something on the way may have altered it; a second time is no accident
+        logger.warning("%s; trying once more", error.message)
+        return _receive(target, found, reference)
+
+
+def _receive(target: Zone, found: RemoteFile, reference: uri.FileRef) -> str:
+    store = Store()
+    if found.size <= _SMALL:
+        data = target.fetch_small(found)
+        actual = digest.of_bytes(data)
+        if actual != found.hash:
+            raise WrongContent(
+                f"what the zone {target.name} sent as {reference} has the SHA-1 {actual}",
+                hint="its copy is damaged, or something on the way is; nothing was kept; tell its administrator",
+            )
+        store.add_bytes(data)
+        return store.layout.blob(found.hash)
+    label = reference.label or found.hash[:10]
+    with store.receive(found.hash, found.size) as incoming:
+        # whoever held the lock before us may have finished the file
+        local = store.find(found.hash)
+        if local is not None:
+            incoming.abandon()
+            return local.path
+        with progress.bar(found.size, f"Downloading {label}") as told:
+            told.advance(incoming.held)
+            target.download(found, incoming, told)
+            return incoming.finish()
+
+
+def _request(resource_url: str, zone: str, reference: uri.FileRef) -> None:
+    """Have a resource bring a file into its zone, and wait as long as there is progress."""
+    last: tuple[object, ...] = ()
+    deadline = time.monotonic() + _RESOURCE_PATIENCE
+    moved = 0
+    with progress.bar(None, reference.label or reference.hash[:10]) as told:
+        while True:
+            status = request_file(resource_url, zone, str(reference), _RESOURCE_NEWS)
+            state = status["status"]
+            if state == "completed":
+                return
+            if state == "not-found":
+                raise NotFound("the resource does not have it")
+            if state == "error":
+                raise Unreachable(f"the resource could not deliver it: {status.get('error') or 'no reason given'}")
+            uploaded = status.get("bytesUploaded")
+            told.say("queued" if state == "queued" else "uploading")
+            if isinstance(uploaded, int):
+                told.advance(uploaded - moved)
+                moved = uploaded
+            seen = (state, uploaded)
+            if seen != last:
+                last, deadline = seen, time.monotonic() + _RESOURCE_PATIENCE
+            elif time.monotonic() > deadline:
+                raise TimedOut(f"the resource has been {state} for {_RESOURCE_PATIENCE:.0f} s without progress")
+            time.sleep(_RESOURCE_PAUSE)
+
+
+def _load_address(reference: uri.UrlRef | uri.GithubRef | uri.ZenodoRef, text: str, *, local_only: bool) -> str:
+    store = Store()
+    sha1 = reference.sha1 if isinstance(reference, uri.UrlRef) else None
+    if sha1 is not None:
+        local = store.find(sha1)
+        if local is not None:
+            return local.path
+    if local_only:
+        raise NotFound(f"{text} is not on this machine, and nobody else was asked")
+    url = web.address(reference)
+    with progress.bar(None, f"Downloading {text[:60]}") as told, web.fetch(url, told, sha1=sha1) as file:
+        hash_, _ = store.add_open(file.fileno(), text)
+    return store.layout.blob(hash_)
+
+
+def _copy(path: str, dest: str) -> str:
+    """Put a copy at `dest`, whole or not at all."""
+    target = os.path.abspath(dest)
+    if os.path.isdir(target):
+        raise InvalidInput(f"{dest} is a directory", hint="give the path that the file should have")
+    if os.path.exists(target) and os.path.samefile(path, target):
+        return dest
+    with explaining("write to", dest):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        temporary = f"{target}.{random_letters(10)}"
+        try:
+            with open(path, "rb", buffering=0) as source, open(temporary, "xb", buffering=0) as copy:
+                while copy_some(source.fileno(), copy.fileno(), _COPY_STEP):
+                    pass
+                if settings.durable():
+                    os.fsync(copy.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            remove_if_there(temporary)
+            raise
+    return dest
+
+
+def _slice(file: BinaryIO, size: int, start: int | None, end: int | None) -> bytes:
+    first = 0 if start is None else start
+    last = size if end is None else end
+    if not 0 <= first <= last <= size:
+        raise InvalidInput(f"bytes {first} to {last} are not within a file of {size} bytes")
+    file.seek(first)
+    return file.read(last - first)
+
+
+@contextmanager
+def _descriptor(data: bytes) -> Iterator[int]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield file.fileno()
+
+
+@contextmanager
+def _explained(reference: uri.FileRef, problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except NotConfigured as error:
+        raise _failure(reference, [*problems, error.message], None, hint=error.hint) from error
+
+
+def _failure(
+    reference: uri.FileRef, problems: list[str], failure: KacheryError | None, *, hint: str | None = None
+) -> KacheryError:
+    reasons = "; ".join(dict.fromkeys(problems))
+    message = f"{reference} was not found: {reasons}" if reasons else f"{reference} was not found"
+    if failure is not None:
+        return type(failure)(f"{reference} could not be loaded: {reasons}", hint=failure.hint)
+    return NotFound(message, hint=hint)
+
+
+def _require_sha1(reference: uri.FileRef) -> None:
+    if reference.algorithm != "sha1":
+        raise NotSupported(f"zones know files by their SHA-1, not by {reference.algorithm}")
+
+
+def _size_of(path: str | os.PathLike[str]) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        # whoever opens the file says what is wrong with it
+        return None
+
+
+def _not_supported(reference: uri.Reference, text: str) -> KacheryError:
+    if isinstance(reference, uri.TreeRef):
+        return NotSupported(f"snapshots of directories are not supported yet: {text[:80]}")
+    if isinstance(reference, uri.EncryptedRef):
+        return NotSupported(f"encrypted URIs are not supported yet: {text[:80]}")
+    if isinstance(reference, uri.FeedRef):
+        return NotSupported(f"feeds are not supported yet: {text[:80]}")
+    if isinstance(reference, uri.GoneRef):
+        return NotSupported(
+            f"{reference.scheme}:// belonged to a service that no longer exists: {text[:80]}",
+            hint="ask who made the URI for the sha1:// of the same content",
+        )
+    return NotSupported(f"not supported: {text[:80]}")
