@@ -2,7 +2,7 @@
 
 Connections are kept between calls, in this process and thread-safely; a forked child starts with none. Proxies are
 those of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), certificates those of the system. Why urllib3: of the kept
-libraries it moves a byte with the least work (`benchmarks/experiments/http_clients.py`), and most machines have it already.
+libraries it moves a byte with the least work (`benchmarks/experiments/http_clients.py`), and most machines have it.
 """
 
 from __future__ import annotations
