@@ -77,7 +77,7 @@ class Bench:
         if release.version not in self._identities:
             directory = self.scratch / "identities" / release.version
             directory.mkdir(parents=True)
-            client_id = Client(release, directory).call("get_client_id", True)
+            client_id = Client(release, directory).make_keys()
             owner, zone = "bench", self.gateway.zone
             if not self._identities:
                 self.gateway.admin("user", "add", owner)

@@ -34,9 +34,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def alice(gateway: Gateway) -> Person:
-    """A user who may store in and load from both zones, signed in."""
+    """A user who may store in and load from both zones."""
     person = Person(gateway, "alice")
-    person.accept_invitation()
     gateway.admin("grant", "alice", "--zone", OPEN, "upload,download")
     gateway.admin("grant", "alice", "--zone", PRIVATE, "upload,download")
     return person
@@ -45,9 +44,7 @@ def alice(gateway: Gateway) -> Person:
 @pytest.fixture(scope="session")
 def mallory(gateway: Gateway) -> Person:
     """A user with an account and without any right."""
-    person = Person(gateway, "mallory")
-    person.accept_invitation()
-    return person
+    return Person(gateway, "mallory")
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +56,7 @@ def identities(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Ca
         key = (release.version, person.name)
         if key not in made:
             directory = tmp_path_factory.mktemp("identity") / "kachery-cloud"
-            client_id = Client(release, directory).call("get_client_id", True)
+            client_id = Client(release, directory).make_keys()
             for zone in (OPEN, PRIVATE):
                 gateway.admin("client", "add", client_id, "--owner", person.name, "--zone", zone)
             made[key] = directory

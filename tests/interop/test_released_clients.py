@@ -250,23 +250,25 @@ def test_a_client_that_nobody_registered(machine: Machine, alice: Person, releas
     path, hash_ = something(tmp_path / "public.bin")
     uri = machine(release, alice).call("store_file", str(path))
     unknown = machine(release, None)
-    unknown.call("get_client_id", True)
+    unknown.make_keys()
 
     # what anybody may read, they may
     assert sha1(Path(unknown.call("load_file", uri)).read_bytes()) == hash_
     with pytest.raises(ClientFailed):
         unknown.call("store_file", str(something(tmp_path / "unknown.bin")[0]))
-    assert unknown.call("get_client_info") is None
+    if release.version != "0.4.2":
+        assert unknown.call("get_client_info") is None
 
 
 def test_client_info(machine: Machine, alice: Person, release: Release) -> None:
     client = machine(release, alice)
     client_id = client.call("get_client_id")
 
+    said = client.output("kachery-cloud-init")
+    assert client_id in said
+    assert "alice" in said
     if release.version == "0.4.2":
-        said = client.output("kachery-cloud-init")
-        assert client_id in said
-        assert "alice" in said
+        # the function is younger than this release
         return
     info = client.call("get_client_info")
     assert info["found"] is True

@@ -27,12 +27,14 @@ class Person:
         self.password = f"the pass phrase of {name}"
         self.invitation = gateway.admin("user", "add", name).split()[-1]
         self.browser = Browser()
+        self._accepted = False
 
     def accept_invitation(self) -> Page:
         """Open the invitation link and choose a password."""
         page = self.browser.visit(self.invitation)
         form = page.form("password")
         typed = {name: self.password for name in form.fields if name.startswith("password")}
+        self._accepted = True
         return self.browser.submit(page, form, **typed)
 
     def sign_in(self, page: Page) -> Page:
@@ -43,6 +45,8 @@ class Person:
 
     def register(self, url: str) -> Page:
         """Open the link that a client printed, sign in where that is asked, and press the button."""
+        if not self._accepted:
+            assert self.accept_invitation().status == 200
         page = self.browser.visit(url)
         if any("password" in form.fields for form in page.forms):
             page = self.sign_in(page)

@@ -145,6 +145,10 @@ class Client:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.decode()}"
         return done.stdout.decode().strip()
 
+    def make_keys(self) -> str:
+        """Make the client's keys and give its id. Up to 0.4.9 asking for the id was enough."""
+        return str(self.call("get_client_id", *([] if self.release.version == "0.4.2" else [True])))
+
     def call(self, function: str, *args: Any, timeout: float = PATIENCE, **kwargs: Any) -> Any:
         """Call a function of the release's module in a process of its own.
 
