@@ -1,0 +1,349 @@
+"""`kachery admin`: users, zones, rights, clients, resources and usage of a gateway on this machine.
+
+Works on the data directory, whether the gateway runs or not; what is changed counts from its next request on.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..gateway.config import GatewayConfig
+
+app = typer.Typer(
+    help="Administer a gateway on this machine, while it runs or not.", rich_markup_mode=None, no_args_is_help=True
+)
+user_app = typer.Typer(help="People with accounts.", rich_markup_mode=None, no_args_is_help=True)
+zone_app = typer.Typer(help="Zones.", rich_markup_mode=None, no_args_is_help=True)
+client_app = typer.Typer(help="Registered clients.", rich_markup_mode=None, no_args_is_help=True)
+resource_app = typer.Typer(help="Resources that upload on demand.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(user_app, name="user")
+app.add_typer(zone_app, name="zone")
+app.add_typer(client_app, name="client")
+app.add_typer(resource_app, name="resource")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+ZoneOption = Annotated[str, typer.Option(help="The zone.")]
+
+_data: Path | None = None
+
+
+@app.callback()
+def choose(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The gateway's data directory.", envvar="KACHERY_DATA", show_default="~/.local/share/kachery"
+        ),
+    ] = None,
+) -> None:
+    """Administer a gateway on this machine, while it runs or not."""
+    global _data
+    _data = data
+
+
+@user_app.command("add")
+def user_add(
+    name: Annotated[str, typer.Argument(help="Letters, digits, `_`, `.` and `-`.")],
+    admin: Annotated[bool, typer.Option("--admin", help="Make an administrator of the whole gateway.")] = False,
+) -> None:
+    """Make a user, and print the link with which they choose a password, once, within seven days."""
+    from ..gateway.config import recorded_address
+    from ..gateway.receiving import now
+    from ..gateway.services import accounts
+
+    # first, so that no user is made without a link to give away
+    address = recorded_address(_config())
+
+    def add(connection: Any) -> str:
+        accounts.add_user(connection, name, now(), is_admin=admin)
+        return accounts.invite(connection, name, now())
+
+    typer.echo(f"{address}/invitation/{_write(add)}")
+
+
+@user_app.command("invite")
+def user_invite(name: str) -> None:
+    """Print a new link for a user who lost the link or the password; the old one ends."""
+    from ..gateway.config import recorded_address
+    from ..gateway.receiving import now
+    from ..gateway.services import accounts
+
+    address = recorded_address(_config())
+    typer.echo(f"{address}/invitation/{_write(lambda connection: accounts.invite(connection, name, now()))}")
+
+
+@user_app.command("list")
+def user_list(as_json: JsonOption = False) -> None:
+    """List users."""
+    from ..gateway.services import accounts
+
+    _table(
+        as_json,
+        ("name", "administrator", "password"),
+        [(user.name, user.is_admin, user.has_password) for user in _read(accounts.list_users)],
+    )
+
+
+@zone_app.command("create")
+def zone_create(
+    zone: str,
+    private: Annotated[bool, typer.Option("--private", help="Only members may download.")] = False,
+    public_upload: Annotated[bool, typer.Option("--public-upload", help="Any registered client may upload.")] = False,
+    owner: Annotated[str | None, typer.Option(help="Who owns it.", show_default="you")] = None,
+) -> None:
+    """Make a zone."""
+    from ..gateway.receiving import now
+    from ..gateway.services import accounts, zones
+    from .up import system_user_name
+
+    name = owner or system_user_name()
+
+    def create(connection: Any) -> None:
+        accounts.require_user(connection, name)
+        zones.create(connection, zone, name, now(), private=private, public_upload=public_upload)
+
+    _write(create)
+    typer.echo(f"made zone {zone}, owned by {name}", err=True)
+
+
+@zone_app.command("list")
+def zone_list(as_json: JsonOption = False) -> None:
+    """List zones."""
+    from ..gateway.services import zones
+
+    sizes = _read(zones.sizes)
+    _table(
+        as_json,
+        ("zone", "owner", "public_download", "public_upload", "files", "bytes"),
+        [
+            (zone.name, zone.owner, zone.public_download, zone.public_upload, *sizes.get(zone.name, (0, 0)))
+            for zone in _read(zones.list_all)
+        ],
+    )
+
+
+@zone_app.command("set")
+def zone_set(
+    zone: str,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="Who may download.")] = None,
+    public_upload: Annotated[
+        bool | None,
+        typer.Option("--public-upload/--no-public-upload", help="Whether any registered client may upload."),
+    ] = None,
+) -> None:
+    """Change what those may do who are not members."""
+    from ..gateway.services import zones
+
+    def change(connection: Any) -> None:
+        known = zones.require(connection, zone)
+        zones.set_public(
+            connection,
+            zone,
+            download=known.public_download if private is None else not private,
+            upload=known.public_upload if public_upload is None else public_upload,
+        )
+
+    _write(change)
+
+
+@zone_app.command("members")
+def zone_members(zone: str, as_json: JsonOption = False) -> None:
+    """List a zone's members and what they may do."""
+    from ..gateway.services import zones
+
+    def members(connection: Any) -> list[zones.Member]:
+        zones.require(connection, zone)
+        return zones.list_members(connection, zone)
+
+    _table(
+        as_json,
+        ("user", *zones.RIGHTS),
+        [(member.user, *(getattr(member.rights, right) for right in zones.RIGHTS)) for member in _read(members)],
+    )
+
+
+@app.command("grant")
+def grant(
+    name: str,
+    rights: Annotated[str, typer.Argument(help="Some of upload,download,admin.")],
+    zone: ZoneOption = "default",
+) -> None:
+    """Give a user rights in a zone."""
+    _set_rights(name, rights, zone, granted=True)
+
+
+@app.command("revoke")
+def revoke(
+    name: str,
+    rights: Annotated[str, typer.Argument(help="Some of upload,download,admin.")],
+    zone: ZoneOption = "default",
+) -> None:
+    """Take rights in a zone away from a user."""
+    _set_rights(name, rights, zone, granted=False)
+
+
+def _set_rights(name: str, rights: str, zone: str, *, granted: bool) -> None:
+    from ..gateway.services import zones
+
+    wanted = [right.strip() for right in rights.split(",") if right.strip()]
+    now = _write(lambda connection: zones.grant(connection, zone, name, wanted, granted=granted))
+    held = ", ".join(right for right in zones.RIGHTS if getattr(now, right)) or "nothing"
+    typer.echo(f"{name} may now do this as a member of zone {zone}: {held}", err=True)
+
+
+@client_app.command("add")
+def client_add(
+    client_id: str,
+    owner: Annotated[str, typer.Option(help="The user it acts for.")],
+    zone: ZoneOption = "default",
+    label: Annotated[str, typer.Option(help="What people call it.")] = "",
+) -> None:
+    """Register a client without its user's opening a page."""
+    from ..gateway.receiving import now
+    from ..gateway.services import identity
+
+    _write(lambda connection: identity.register_client(connection, zone, client_id.lower(), owner, label, now()))
+    typer.echo(f"registered client {client_id[:8]}… in zone {zone} for {owner}", err=True)
+
+
+@client_app.command("list")
+def client_list(
+    owner: Annotated[str | None, typer.Option(help="Only those of this user.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Only those in this zone.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List clients."""
+    from ..gateway.services import identity
+
+    clients = _read(lambda connection: identity.list_clients(connection, owner=owner, zone=zone))
+    _table(
+        as_json,
+        ("client_id", "zone", "owner", "label"),
+        [(client.client_id, client.zone, client.owner, client.label) for client in clients],
+    )
+
+
+@client_app.command("remove")
+def client_remove(
+    client_id: str,
+    zone: Annotated[str | None, typer.Option(help="Only from this zone.", show_default="all")] = None,
+) -> None:
+    """Make a client unknown."""
+    from ..errors import NotFound
+    from ..gateway.services import identity
+
+    wanted = identity.require_client_id(client_id.lower())
+    count = _write(lambda connection: identity.remove_client(connection, wanted, zone=zone))
+    if count == 0:
+        raise NotFound(f"client {wanted[:8]}… is not registered" + (f" in zone {zone}" if zone else ""))
+    typer.echo(f"removed client {wanted[:8]}… from {count} zone(s)", err=True)
+
+
+@app.command("usage")
+def usage(zone: ZoneOption = "default", as_json: JsonOption = False) -> None:
+    """Show who stored and fetched how much, by day. A running gateway writes every two seconds."""
+    from ..gateway.services import usage as book
+    from ..gateway.services import zones
+
+    def lines(connection: Any) -> list[book.Usage]:
+        zones.require(connection, zone)
+        return book.read(connection, zone)
+
+    columns = ("day", "user", "client", *book.COUNTS)
+    _table(as_json, columns, [tuple(getattr(line, column) for column in columns) for line in _read(lines)])
+
+
+@resource_app.command("add")
+def resource_add(
+    name: str,
+    proxy_url: Annotated[str, typer.Argument(help="The address of its proxy.")],
+    owner: Annotated[str, typer.Option(help="Who runs it.")],
+    zone: ZoneOption = "default",
+) -> None:
+    """Make a resource known in a zone."""
+    from ..gateway.receiving import now
+    from ..gateway.services import resources
+
+    _write(lambda connection: resources.add(connection, zone, name, owner, proxy_url, now()))
+    typer.echo(f"made resource {name} known in zone {zone}", err=True)
+
+
+@resource_app.command("list")
+def resource_list(zone: ZoneOption = "default", as_json: JsonOption = False) -> None:
+    """List the resources of a zone."""
+    from ..gateway.services import resources, zones
+
+    def listed(connection: Any) -> list[resources.Resource]:
+        zones.require(connection, zone)
+        return resources.list_all(connection, zone)
+
+    _table(
+        as_json,
+        ("name", "owner", "proxy_url"),
+        [(resource.name, resource.owner, resource.proxy_url) for resource in _read(listed)],
+    )
+
+
+@resource_app.command("remove")
+def resource_remove(name: str, zone: ZoneOption = "default") -> None:
+    """Forget a resource of a zone."""
+    from ..errors import NotFound
+    from ..gateway.services import resources
+
+    if not _write(lambda connection: resources.remove(connection, zone, name)):
+        raise NotFound(
+            f"zone {zone!r} has no resource {name!r}", hint="`kachery admin resource list` names those it has"
+        )
+
+
+def _config() -> GatewayConfig:
+    from ..gateway.config import GatewayConfig, default_data_directory
+
+    return GatewayConfig(data=_data.expanduser().absolute() if _data else default_data_directory())
+
+
+def _read(function: Callable[[Any], Any]) -> Any:
+    return _with_database("read_now", function)
+
+
+def _write(function: Callable[[Any], Any]) -> Any:
+    return _with_database("write_now", function)
+
+
+def _with_database(method: str, function: Callable[[Any], Any]) -> Any:
+    from ..errors import NotConfigured
+    from ..gateway.database import Database, prepare
+
+    config = _config()
+    if not config.database_path.exists():
+        raise NotConfigured(
+            f"there is no gateway's data in {config.data}",
+            hint="name its directory with --data, or run `kachery up` first",
+        )
+    prepare(config.database_path)
+    database = Database(config.database_path)
+    try:
+        return getattr(database, method)(function)
+    finally:
+        database.close()
+
+
+def _table(as_json: bool, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    if as_json:
+        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+        return
+    cells = [columns, *[tuple(_cell(value) for value in row) for row in rows]]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    for row in cells:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return {True: "yes", False: "no", "": "-"}.get(value, str(value)) if isinstance(value, bool | str) else str(value)

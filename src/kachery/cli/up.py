@@ -1,0 +1,120 @@
+"""`kachery up`: run a gateway in the foreground."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from ..gateway.runtime import Gateway
+
+
+def up(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data directory.", envvar="KACHERY_DATA", show_default="~/.local/share/kachery"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port; 0 chooses a free one.", min=0, max=65535)] = 8471,
+    zone: Annotated[str, typer.Option(help="Zone to make if there is none of this name.")] = "default",
+    public_url: Annotated[
+        str | None, typer.Option(help="Address that clients use, when a proxy stands in front.")
+    ] = None,
+    max_file_size: Annotated[
+        int | None, typer.Option(help="Largest file accepted, in bytes.", min=1, show_default="16 TiB")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run a gateway until Ctrl-C.
+
+    Whoever starts it first is its administrator, and this machine's client is registered in the zone. One line
+    `ready http://HOST:PORT` is written once it answers.
+    """
+    from ..errors import InvalidInput
+    from ..gateway import config as gateway_config
+    from ..gateway import logs, runtime, server
+
+    if log_level not in logs.LEVELS:
+        raise InvalidInput(f"unknown log level {log_level!r}", hint="one of " + ", ".join(logs.LEVELS))
+    config = gateway_config.GatewayConfig(
+        data=data.expanduser().absolute() if data else gateway_config.default_data_directory(),
+        host=host,
+        port=port,
+        public_url=gateway_config.require_public_url(public_url) if public_url else None,
+        max_size=max_file_size or gateway_config.DEFAULT_MAX_SIZE,
+        log_level=log_level,
+    )
+    with server.only_gateway(config):
+        # before anything is written: a port in use must leave no trace
+        listener = server.listen(config.host, config.port)
+        gateway = runtime.open_gateway(config, logs.make_log(config.log_level))
+        token = _prepare(gateway, zone)
+
+        def ready(url: str) -> None:
+            address = config.public_url or url
+            if token is not None:
+                say(f"You administer this gateway. Choose a password for its pages: {address}/invitation/{token}")
+            _configure_this_machine(address, zone)
+            typer.echo(f"ready {url}")
+
+        server.serve(gateway, listener, ready)
+
+
+def say(text: str) -> None:
+    """A line for the person who watches."""
+    typer.echo(text, err=True)
+
+
+def _prepare(gateway: Gateway, zone: str) -> str | None:
+    """Make what the first start makes; returns the token of an invitation if an administrator was made."""
+    from ..gateway.receiving import now
+    from ..gateway.services import accounts, identity, zones
+    from ..store import keys
+
+    name = system_user_name()
+    own = keys.load_or_create()
+
+    def prepare(connection: Connection) -> str | None:
+        token = None
+        if not any(user.is_admin for user in accounts.list_users(connection)):
+            if accounts.find_user(connection, name) is None:
+                accounts.add_user(connection, name, now(), is_admin=True)
+            accounts.make_admin(connection, name)
+            token = accounts.invite(connection, name, now())
+        if accounts.find_user(connection, name) is None:
+            # somebody else's gateway, started by another account of the system: nothing is theirs by that alone
+            return token
+        if zones.find(connection, zone) is None:
+            zones.create(connection, zone, name, now(), private=False, public_upload=False)
+        if identity.find_client(connection, zone, own.client_id) is None:
+            identity.register_client(connection, zone, own.client_id, name, socket.gethostname()[:200], now())
+        return token
+
+    return gateway.database.write_now(prepare)
+
+
+def _configure_this_machine(url: str, zone: str) -> None:
+    from .. import settings
+    from ..store import configuration
+
+    if settings.gateway_url_or_none() is None:
+        path = configuration.write(gateway_url=url, zone=zone)
+        say(f"This machine now uses {url}, zone {zone}, unless told otherwise ({path}).")
+
+
+def system_user_name() -> str:
+    """The name of the person who started the program, as a user name of a gateway."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = ""
+    # what a directory service may put into names, and a gateway does not take
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name.rsplit("\\", 1)[-1]).lstrip("_.-").replace("..", ".")
+    return name or "admin"

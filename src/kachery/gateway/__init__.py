@@ -1,0 +1,1 @@
+"""The server of zones: identity, permissions, files, transfers, and the pages that people use."""

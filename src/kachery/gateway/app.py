@@ -1,0 +1,122 @@
+"""The gateway as one ASGI application: which path speaks which dialect.
+
+The busiest paths come first and pass through no router. Whatever goes wrong inside, the caller gets a plain answer and
+the log the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ..errors import KacheryError
+from .dialects.cloud import CloudDialect
+from .dialects.native import NativeDialect
+from .dialects.transfer import Transfers
+from .http import send_text
+from .services import usage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from .runtime import Gateway
+
+# Seconds between two entries into the account book, and between two looks for abandoned uploads
+_FLUSH = 2.0
+_CLEAN = 3600.0
+
+
+class Application:
+    """The ASGI application.
+
+    Args:
+        gateway: The gateway's parts; closed by us at shutdown.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._cloud = CloudDialect(gateway)
+        self._transfers = Transfers(gateway)
+        self._native = NativeDialect(gateway)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path == "/api/gateway":
+            answer: ASGIApp = self._cloud
+            route = path
+        elif path.startswith("/transfer/"):
+            answer, route = self._transfers, "/transfer/…"
+        else:
+            answer, route = self._native, "/"
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await answer(scope, receive, watched)
+        except Exception as error:
+            self._gateway.log.error("failed", route=route, method=scope["method"], exc_info=error)
+            if started:
+                raise
+            await send_text(send, 500, "Error: the gateway made a mistake; its log says more")
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except KacheryError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def start(self) -> None:
+        """Put right what an earlier process left, and begin the work that is done at intervals."""
+        await self._gateway.receiver.recover()
+        self._tasks = [
+            asyncio.create_task(self._repeat(self.flush, _FLUSH)),
+            asyncio.create_task(self._repeat(self._gateway.receiver.clean, _CLEAN)),
+        ]
+
+    async def stop(self) -> None:
+        """Write what is only in memory, and let go of everything."""
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.flush()
+        await self._gateway.receiver.close()
+        await asyncio.to_thread(self._gateway.database.close)
+
+    async def flush(self) -> None:
+        """Write the counters into the account book; a failure is logged, and nothing else."""
+        counts = self._gateway.counters.take()
+        if not counts:
+            return
+        try:
+            await self._gateway.database.write(usage.write, counts)
+        except KacheryError as error:
+            self._gateway.log.error("usage_not_written", reason=error.message, lines=len(counts))
+
+    async def _repeat(self, action: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await action()
+            except Exception as error:
+                self._gateway.log.error("chore_failed", chore=getattr(action, "__name__", "?"), exc_info=error)

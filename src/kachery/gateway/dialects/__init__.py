@@ -1,0 +1,1 @@
+"""One module for each protocol that the gateway speaks; they translate, and decide nothing."""

@@ -1,0 +1,248 @@
+"""The addresses that bytes travel over.
+
+| request | answer |
+|---|---|
+| `PUT /transfer/u/TOKEN` with the whole file | 200 if size and SHA-1 are right, else 422 and nothing is kept |
+| `PUT /transfer/u/TOKEN` with `Content-Range: bytes FIRST-LAST/SIZE` | 200; parts come in any order, several at once |
+| `GET /transfer/u/TOKEN` | 200, `{"size": N, "received": [[start, end), …]}` |
+| `GET`, `HEAD /transfer/d/TOKEN/HASH`, with or without `Range` | 200, 206 or 416 |
+
+Callers take the addresses as they are; other answers carry one line of text. Content is always an attachment of unknown
+type: what somebody uploaded is never shown as a page of the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING
+
+from ...errors import InvalidInput, KacheryError, NotFound, Unreachable
+from ..http import PATIENCE, RequestBody, header, send_bytes, send_json, send_text
+from ..receiving import now
+from ..services import files, zones
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from ..buckets.contract import Reader
+    from ..runtime import Gateway
+    from ..tokens import DownloadToken, UploadToken
+
+# Larger pieces fall out of the cache between the copy and the socket; `benchmarks/`
+_PIECE = 256 * 1024
+
+CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"Accept-Ranges, Content-Length, Content-Range, ETag"),
+]
+_PREFLIGHT = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"GET, HEAD, PUT, OPTIONS"),
+    (b"access-control-allow-headers", b"Content-Type, Content-Range, Range, If-Match, If-None-Match, If-Range"),
+    (b"access-control-max-age", b"86400"),
+]
+
+_CONTENT_RANGE = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_RANGE = re.compile(rb"bytes=(\d{0,19})-(\d{0,19})")
+
+
+class Transfers:
+    """The ASGI application under `/transfer/`.
+
+    Args:
+        gateway: The gateway it serves.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        body = RequestBody(receive)
+        method = scope["method"]
+        try:
+            if method == "OPTIONS":
+                await send_bytes(send, 200, b"", b"text/plain", _PREFLIGHT)
+                return
+            match scope["path"].split("/")[2:]:
+                case ["d", token, sha1] if method in ("GET", "HEAD"):
+                    await self._download(scope, send, token, sha1)
+                case ["u", token] if method in ("GET", "HEAD"):
+                    await self._show(send, token)
+                case ["u", token] if method == "PUT":
+                    await self._upload(scope, send, body, token)
+                case ["d", _, _] | ["u", _]:
+                    await send_text(send, 405, f"{method} is not for this address", CORS)
+                case _:
+                    raise NotFound("there is nothing at this address")
+        except Unreachable:
+            self._gateway.log.info("transfer_broken", method=method)
+            if not body.ended:
+                await send_text(send, 408, "the request came too slowly", [*CORS, (b"connection", b"close")])
+        except KacheryError as error:
+            level = "error" if error.http_status >= 500 else "info"
+            getattr(self._gateway.log, level)("transfer_refused", method=method, error=error.code, reason=error.message)
+            # a body that nobody reads would break the connection before its sender sees the answer
+            closing = [] if await body.drain() else [(b"connection", b"close")]
+            await send_text(send, error.http_status, str(error), [*CORS, *closing])
+
+    # -- uploads ------------------------------------------------------------------------------------------------------
+
+    async def _upload(self, scope: Scope, send: Send, body: RequestBody, text: str) -> None:
+        started = time.monotonic()
+        gateway = self._gateway
+        token = gateway.signer.read_upload(text, now() // 1000)
+        part = _content_range(header(scope, b"content-range"), token.size)
+        upload = await self._find(token)
+        if upload is None:
+            if part is None or await gateway.database.read(files.size_of, token.zone, token.sha1) != token.size:
+                raise NotFound("this upload is over", hint="begin it again")
+            # another process of the same client has ended it; these bytes are in the zone
+            while await body.chunk():
+                pass
+        elif part is None:
+            length = header(scope, b"content-length")
+            await gateway.receiver.receive_whole(upload, body, int(length) if length is not None else None)
+        else:
+            await gateway.receiver.receive_part(upload, *part, body)
+        gateway.log.info(
+            "received",
+            zone=token.zone,
+            sha1=token.sha1,
+            size=token.size,
+            part=list(part) if part else None,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        await send_bytes(send, 200, b"", b"text/plain", CORS)
+
+    async def _show(self, send: Send, text: str) -> None:
+        token = self._gateway.signer.read_upload(text, now() // 1000)
+        upload = await self._find(token)
+        if upload is not None:
+            ranges = await self._gateway.receiver.received(upload)
+        elif await self._gateway.database.read(files.size_of, token.zone, token.sha1) == token.size:
+            ranges = [(0, token.size)]
+        else:
+            raise NotFound("this upload is over", hint="begin it again")
+        await send_json(send, 200, {"size": token.size, "received": ranges}, CORS)
+
+    async def _find(self, token: UploadToken) -> files.Upload | None:
+        upload = await self._gateway.database.read(files.find_upload, token.upload)
+        if upload is None or (upload.zone, upload.sha1, upload.size) != (token.zone, token.sha1, token.size):
+            return None
+        return upload
+
+    # -- downloads ----------------------------------------------------------------------------------------------------
+
+    async def _download(self, scope: Scope, send: Send, text: str, sha1: str) -> None:
+        gateway = self._gateway
+        token = gateway.signer.read_download(text, sha1, now() // 1000)
+        zone = await gateway.database.read(zones.find, token.zone)
+        size = await gateway.database.read(files.size_of, token.zone, sha1)
+        if zone is None or size is None:
+            raise NotFound("the zone does not have this file any more")
+        try:
+            reader = gateway.bucket.open(zone.key(sha1))
+        except NotFound:
+            gateway.log.error("object_missing", zone=token.zone, sha1=sha1)
+            raise NotFound("the zone has lost this file", hint="store it again from where you have it") from None
+        try:
+            if reader.size != size:
+                gateway.log.error("object_damaged", zone=token.zone, sha1=sha1, size=size, stored=reader.size)
+                raise KacheryError(
+                    "the zone's copy of this file is damaged", hint="store it again from where you have it"
+                )
+            await self._send_file(scope, send, reader, token)
+        finally:
+            reader.close()
+
+    async def _send_file(self, scope: Scope, send: Send, reader: Reader, token: DownloadToken) -> None:
+        etag = f'"{token.sha1}"'.encode()
+        headers = [
+            (b"etag", etag),
+            (b"accept-ranges", b"bytes"),
+            (b"cache-control", b"private, max-age=3600, immutable"),
+            (b"content-disposition", b"attachment"),
+            (b"content-security-policy", b"sandbox; default-src 'none'"),
+            *CORS,
+        ]
+        matching = header(scope, b"if-none-match")
+        if matching is not None and etag in [tag.strip() for tag in matching.split(b",")]:
+            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        wanted = header(scope, b"range")
+        unchanged = header(scope, b"if-range")
+        span = None if wanted is None or unchanged not in (None, etag) else _range(wanted, reader.size)
+        if span == (0, 0):
+            unsatisfiable = [(b"content-range", b"bytes */%d" % reader.size), *headers]
+            await send_text(send, 416, f"the file has {reader.size} bytes", unsatisfiable)
+            return
+        start, end = span or (0, reader.size)
+        if span is not None:
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, reader.size)))
+        headers += [
+            (b"content-type", b"application/octet-stream"),
+            (b"content-length", b"%d" % (end - start)),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        await send({"type": "http.response.start", "status": 200 if span is None else 206, "headers": headers})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        sent = 0
+        try:
+            sent = await _send_range(send, reader, start, end)
+        finally:
+            counted = 1 if start == 0 else 0
+            self._gateway.counters.count(token.zone, token.user, "", now(), downloads=counted, download_bytes=sent)
+
+
+async def _send_range(send: Send, reader: Reader, start: int, end: int) -> int:
+    position = start
+    loop = asyncio.get_running_loop()
+    while True:
+        count = min(_PIECE, end - position)
+        piece = reader.read_now(position, count) if count else b""
+        if piece is None:
+            piece = await asyncio.to_thread(reader.read, position, count)
+        if count and not piece:
+            raise KacheryError("the file became shorter while it was sent")
+        position += len(piece)
+        last = position >= end
+        message = {"type": "http.response.body", "body": piece, "more_body": not last}
+        # a reader that takes nothing any more must not keep the file open for ever
+        async with asyncio.timeout_at(loop.time() + PATIENCE):
+            await send(message)
+        if last:
+            return position - start
+
+
+def _content_range(value: bytes | None, size: int) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    match = _CONTENT_RANGE.fullmatch(value)
+    if match is None:
+        raise InvalidInput("Content-Range is not understood", hint="as in bytes 0-1048575/4194304")
+    first, last, total = (int(number) for number in match.groups())
+    if total != size or first > last or last >= size:
+        raise InvalidInput(f"Content-Range does not fit a file of {size} bytes")
+    return first, last + 1
+
+
+def _range(value: bytes, size: int) -> tuple[int, int] | None:
+    """The bytes that a Range header asks for, [start, end); `(0, 0)` if there are none, `None` to ignore it."""
+    match = _RANGE.fullmatch(value.strip())
+    if match is None or match.groups() == (b"", b""):
+        return None
+    first, last = match.groups()
+    if not first:
+        count = min(int(last), size)
+        return (size - count, size) if count else (0, 0)
+    start = int(first)
+    end = min(int(last) + 1, size) if last else size
+    if last and int(last) < start:
+        return None
+    return (start, end) if start < size else (0, 0)

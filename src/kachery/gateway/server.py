@@ -1,0 +1,138 @@
+"""Running a gateway in the foreground."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from ..errors import Conflict, InvalidInput, from_os_error
+from .app import Application
+from .config import record_address
+from .logs import ForwardToLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .config import GatewayConfig
+    from .runtime import Gateway
+
+# Seconds that requests in progress get after Ctrl-C
+_GRACE = 5
+
+
+@contextmanager
+def only_gateway(config: GatewayConfig) -> Iterator[None]:
+    """Hold the data directory for one gateway process; the system lets go of it when the process ends, however it does.
+
+    Raises:
+        Conflict: If another gateway runs on the directory.
+    """
+    try:
+        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(config.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise from_os_error(error, "write to", config.data) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"another gateway runs on {config.data}", hint="end it first, or choose another directory with --data"
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        Conflict: If the port is in use.
+        InvalidInput: If the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot listen on {host}: {error}", hint="as in --host 127.0.0.1 or --host 0.0.0.0"
+        ) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if isinstance(error, PermissionError):
+            raise from_os_error(error, "listen on", f"{host} port {port}") from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidInput(f"{host} is not an address of this machine") from error
+        raise Conflict(
+            f"port {port} of {host} is in use", hint="choose another with --port, or --port 0 for any"
+        ) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
+    """Answer requests until the process is told to end.
+
+    Args:
+        gateway: The gateway's parts.
+        listener: A listening socket.
+        on_ready: Called with the address, as in `http://127.0.0.1:8471`, once the gateway answers.
+    """
+    config = gateway.config
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def ready() -> None:
+        record_address(config, config.public_url or url)
+        on_ready(url)
+
+    server = _Server(
+        uvicorn.Config(
+            Application(gateway),
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            # the public address says what a proxy in front is called; nothing is taken from requests
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_GRACE,
+        ),
+        ready,
+    )
+    _forward_library_logs(gateway)
+    server.run(sockets=[listener])
+
+
+def _forward_library_logs(gateway: Gateway) -> None:
+    logger = logging.getLogger("uvicorn")
+    logger.handlers = [ForwardToLog(gateway.log)]
+    logger.propagate = False
+    # uvicorn's own words about its start and end say nothing to the person who started a gateway
+    logger.setLevel(logging.WARNING)

@@ -1,0 +1,231 @@
+"""Zones, and who may do what in them.
+
+Everything is denied that is not allowed by a flag which is exactly 1. A zone without a row, or with something else in
+its flags, is closed.
+
+| who | download | upload | admin |
+|---|---|---|---|
+| anyone | if `allow_public_download` | – | – |
+| a registered client | if `allow_public_download` | if `allow_public_upload` | – |
+| … whose owner is a member | if the member has `download` | if `upload` | if `admin` |
+| … whose owner owns or administers the zone, or administers the gateway | yes | yes | yes |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from ... import names
+from ...errors import Conflict, InvalidInput, NotFound
+from ..models import files, members, users, zones
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection, Row
+
+#: What a member of a zone may be allowed.
+RIGHTS = ("upload", "download", "admin")
+
+
+_FIND = select(zones).where(zones.c.name == bindparam("name"))
+
+_RIGHTS = (
+    select(users.c.is_admin, members.c.upload, members.c.download, members.c.admin)
+    .select_from(users)
+    .outerjoin(members, (members.c.user == users.c.name) & (members.c.zone == bindparam("name")))
+    .where(users.c.name == bindparam("who"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """One zone's settings."""
+
+    name: str
+    owner: str
+    bucket: str
+    directory: str
+    public_download: bool
+    public_upload: bool
+
+    def key(self, sha1: str) -> str:
+        """The key of a file's object in the zone's bucket."""
+        plain = f"sha1/{sha1[:2]}/{sha1[2:4]}/{sha1[4:6]}/{sha1}"
+        return f"{self.directory}/{plain}" if self.directory else plain
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What somebody may do in a zone."""
+
+    upload: bool = False
+    download: bool = False
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user with rights in a zone."""
+
+    user: str
+    rights: Rights
+
+
+def find(connection: Connection, name: str) -> Zone | None:
+    """A zone by its name."""
+    row = connection.execute(_FIND, {"name": name}).first()
+    return None if row is None else _zone(row)
+
+
+def require(connection: Connection, name: str) -> Zone:
+    """A zone by its name.
+
+    Raises:
+        NotFound: If there is none.
+    """
+    zone = find(connection, name)
+    if zone is None:
+        raise NotFound(f"this gateway has no zone {name!r}", hint="`kachery admin zone list` names those it has")
+    return zone
+
+
+def list_all(connection: Connection) -> list[Zone]:
+    """All zones by name."""
+    return [_zone(row) for row in connection.execute(select(zones).order_by(zones.c.name))]
+
+
+def create(connection: Connection, name: str, owner: str, now: int, *, private: bool, public_upload: bool) -> Zone:
+    """Make a zone.
+
+    Raises:
+        InvalidName: If the name is not one.
+        Conflict: If there is one of this name.
+    """
+    names.zone(name)
+    if find(connection, name) is not None:
+        raise Conflict(f"there is a zone {name!r} already")
+    connection.execute(
+        insert(zones).values(
+            name=name,
+            owner=owner,
+            bucket="default",
+            # as upstream does: the zone `default` has the bucket's root, the others a directory each
+            directory="" if name == "default" else f"zones/{name}",
+            allow_public_download=int(not private),
+            allow_public_upload=int(public_upload),
+            created=now,
+        )
+    )
+    return require(connection, name)
+
+
+def set_public(connection: Connection, name: str, *, download: bool, upload: bool) -> None:
+    """Say what those may do who are not members."""
+    require(connection, name)
+    connection.execute(
+        update(zones)
+        .where(zones.c.name == name)
+        .values(allow_public_download=int(download), allow_public_upload=int(upload))
+    )
+
+
+def grant(connection: Connection, name: str, user: str, rights: Iterable[str], *, granted: bool = True) -> Rights:
+    """Give a user rights in a zone, or take them away.
+
+    Args:
+        connection: A connection that may write.
+        name: The zone.
+        user: The user.
+        rights: Some of `RIGHTS`.
+        granted: `False` takes them away.
+
+    Returns:
+        What the user may do as a member now.
+
+    Raises:
+        NotFound: If there is no such zone or user.
+        InvalidInput: If a right is none of `RIGHTS`.
+    """
+    wanted = set(rights)
+    unknown = wanted - set(RIGHTS)
+    if unknown or not wanted:
+        raise InvalidInput(f"unknown right {', '.join(sorted(unknown))!r}", hint="some of " + ",".join(RIGHTS))
+    require(connection, name)
+    if connection.execute(select(users.c.id).where(users.c.name == user)).first() is None:
+        raise NotFound(f"this gateway has no user {user!r}", hint=f"`kachery admin user add {user}` makes one")
+    values = {right: int(granted) for right in wanted}
+    connection.execute(
+        upsert(members)
+        .values(zone=name, user=user, **{right: values.get(right, 0) for right in RIGHTS})
+        .on_conflict_do_update(index_elements=[members.c.zone, members.c.user], set_=values)
+    )
+    row = connection.execute(select(members).where(members.c.zone == name, members.c.user == user)).one()
+    if not any(getattr(row, right) == 1 for right in RIGHTS):
+        connection.execute(delete(members).where(members.c.zone == name, members.c.user == user))
+    return _member_rights(row)
+
+
+def list_members(connection: Connection, name: str) -> list[Member]:
+    """A zone's members by name."""
+    rows = connection.execute(select(members).where(members.c.zone == name).order_by(members.c.user))
+    return [Member(row.user, _member_rights(row)) for row in rows]
+
+
+def rights_of(connection: Connection, zone: Zone | None, user: str | None, *, registered: bool = True) -> Rights:
+    """What a user may do in a zone.
+
+    Args:
+        connection: A connection that may read.
+        zone: The zone; nobody may do anything in `None`.
+        user: The user; `None` for anonymous callers.
+        registered: Whether the caller is known in the zone, as a client or by having signed in.
+    """
+    if zone is None:
+        return Rights()
+    if user is None or not registered:
+        return Rights(download=zone.public_download)
+    row = connection.execute(_RIGHTS, {"name": zone.name, "who": user}).first()
+    if row is None:
+        return Rights(download=zone.public_download)
+    admin = row.is_admin == 1 or zone.owner == user or row.admin == 1
+    return Rights(
+        upload=admin or zone.public_upload or row.upload == 1,
+        download=admin or zone.public_download or row.download == 1,
+        admin=admin,
+    )
+
+
+def visible_to(connection: Connection, user: str | None) -> list[Zone]:
+    """The zones that a user, or `None`, may read from or write to."""
+    visible = []
+    for zone in list_all(connection):
+        rights = rights_of(connection, zone, user)
+        if rights.download or rights.upload:
+            visible.append(zone)
+    return visible
+
+
+def sizes(connection: Connection) -> dict[str, tuple[int, int]]:
+    """For each zone that has files: how many, and their bytes."""
+    rows = connection.execute(select(files.c.zone, func.count(), func.sum(files.c.size)).group_by(files.c.zone))
+    return {str(zone): (int(count), int(size)) for zone, count, size in rows}
+
+
+def _zone(row: Row[tuple[object, ...]]) -> Zone:
+    return Zone(
+        name=row.name,
+        owner=row.owner,
+        bucket=row.bucket,
+        directory=row.directory,
+        public_download=row.allow_public_download == 1,
+        public_upload=row.allow_public_upload == 1,
+    )
+
+
+def _member_rights(row: Row[tuple[object, ...]]) -> Rights:
+    return Rights(upload=row.upload == 1, download=row.download == 1, admin=row.admin == 1)

@@ -1,0 +1,1 @@
+"""The pages that people use: rendered on the server, no script."""
