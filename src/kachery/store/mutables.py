@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from .. import names
+from .. import codecs, names
 from ..errors import NotFound, from_os_error
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ class Mutables:
 
         Raises:
             InvalidName: If the key is not one.
+            InvalidInput: If the value is not a text.
         """
-        self._layout.replace(self._path(names.mutable_key(key)), value.encode("utf-8"))
+        self._layout.replace(self._path(names.mutable_key(key)), codecs.text_to_bytes(value))
 
     def get(self, key: str) -> str | None:
         """The value of a key, or `None`.
