@@ -186,7 +186,7 @@ def arrays_to_json(value: Any, *, compress: bool = False) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
         data = value.tobytes(order="C")
-        body = {"data_gzip_b64": _base64(zlib.compress(data))} if compress else {"data_b64": _base64(data)}
+        body = {"data_gzip_b64": _base64(zlib.compress(data, 9))} if compress else {"data_b64": _base64(data)}
         return {"_type": "ndarray", "shape": list(value.shape), "dtype": str(value.dtype), **body}
     if numpy is not None and isinstance(value, numpy.integer | numpy.floating):
         return value.item()
