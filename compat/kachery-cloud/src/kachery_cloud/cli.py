@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="kachery-cloud", description="Store and load files by their content.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND")
     for command in _COMMANDS:
         below = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
         _fill(below, command)
@@ -184,6 +184,9 @@ def _fill(parser: argparse.ArgumentParser, command: _Command) -> None:
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     given = parser.parse_args(arguments)
+    if "run" not in given:
+        parser.print_help(sys.stderr)
+        return 2
     from kachery.errors import KacheryError
 
     try:
