@@ -58,6 +58,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._serial = 0
+        self._tiny = ""
         self._identities: dict[str, Path] = {}
         self.upstream_name = f"kachery-cloud {self.upstream.version}"
         # through KACHERY_GATEWAY_URL and not KACHERY_ZONE's look-up, which would ask a public host
@@ -124,6 +125,12 @@ class Bench:
         uri = client.call("store_file", str(path), timeout=900)
         shutil.rmtree(client.directory)
         return str(uri)
+
+    def tiny(self) -> str:
+        """The URI of something small in the zone, for a client's first call."""
+        if not self._tiny:
+            self._tiny = self.stored(self.random_file("tiny", 64))
+        return self._tiny
 
     def address(self, uri: str) -> str:
         """Where the gateway gives a file out, as anybody may ask."""
@@ -196,8 +203,8 @@ def download(bench: Bench) -> Line:
         bench.size / MIB,
         "MiB",
         [
-            Contender("kachery", bench.worker(bench.ours, "download", uri)),
-            Contender(bench.upstream_name, bench.worker(bench.upstream, "download", uri)),
+            Contender("kachery", bench.worker(bench.ours, "download", bench.tiny(), uri)),
+            Contender(bench.upstream_name, bench.worker(bench.upstream, "download", bench.tiny(), uri)),
             *curl,
         ],
         [
@@ -259,16 +266,14 @@ def small_download(bench: Bench) -> Line:
     client = bench.client(bench.ours)
     uris = [client.call("store_file", str(bench.random_file("to upload", 4096))) for _ in range(bench.transfers)]
     shutil.rmtree(client.directory)
-    listing = bench.scratch / "uris"
-    listing.write_text("\n".join(uris))
     return Line(
         "small-download",
         f"`findFile` and download {bench.transfers} files of 4 KiB, one after the other",
         bench.transfers,
         "files",
         [
-            Contender("kachery", bench.worker(bench.ours, "download_many", str(listing))),
-            Contender(bench.upstream_name, bench.worker(bench.upstream, "download_many", str(listing))),
+            Contender("kachery", bench.worker(bench.ours, "download", bench.tiny(), *uris)),
+            Contender(bench.upstream_name, bench.worker(bench.upstream, "download", bench.tiny(), *uris)),
         ],
         [Goal("kachery", "wall", 5.0, bench.upstream_name)],
     )
@@ -284,8 +289,8 @@ def read_range(bench: Bench) -> Line:
         0,
         "MiB",
         [
-            Contender("kachery.open", bench.worker(bench.ours, "read_range", uri, str(middle), str(MIB))),
-            Contender("kachery.load_file", bench.worker(bench.ours, "load_whole", uri)),
+            Contender("kachery.open", bench.worker(bench.ours, "read_range", bench.tiny(), uri, str(middle), str(MIB))),
+            Contender("kachery.load_file", bench.worker(bench.ours, "load_whole", bench.tiny(), uri)),
         ],
         [Goal("kachery.open", "wall", 50.0, "kachery.load_file")],
     )
@@ -304,7 +309,7 @@ def memory(bench: Bench) -> Line:
         return sample
 
     def down() -> Sample:
-        return bench.worker(bench.ours, "download", uris[-1])()
+        return bench.worker(bench.ours, "download", bench.tiny(), uris[-1])()
 
     def gateway() -> Sample:
         return Sample(0.0, 0.0, 0.0, peak_memory(bench.gateway.pid))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,30 +61,30 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, reports: bool
         report = Path(scratch) / "report.json"
         # what the last contender wrote must not be written back during this one's time
         os.sync()
-        before = os.times()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
-        try:
-            done = subprocess.run(
-                [*command, str(report)] if reports else list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=PATIENCE,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ContenderFailed(f"{' '.join(command)} took more than {PATIENCE:.0f} s") from error
-        process = time.perf_counter() - start
-        after = os.times()
-        if done.returncode != 0:
+        process = subprocess.Popen(
+            [*command, str(report)] if reports else list(command),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        # a wait with a time-out would look only every 50 ms
+        guard = threading.Timer(PATIENCE, process.kill)
+        guard.start()
+        code = process.wait()
+        whole = time.perf_counter() - start
+        guard.cancel()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if code != 0:
             output.seek(0)
-            raise ContenderFailed(f"{' '.join(command)}:\n{output.read().decode(errors='replace')[-4000:]}")
-        cpu = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+            raise ContenderFailed(f"{' '.join(command)} ended with {code}:\n{output.read().decode()[-4000:]}")
+        cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
         if not reports:
-            return Sample(process, process, cpu)
+            return Sample(whole, whole, cpu)
         said = json.loads(report.read_bytes())
-    return Sample(said["wall"], process, cpu, said["peak"])
+    return Sample(said["wall"], whole, cpu, said["peak"])
 
 
 def peak_memory(pid: int) -> int:

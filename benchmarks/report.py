@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from measure import Sample
 
 Figure = Literal["wall", "process", "cpu", "peak"]
+TIMES: tuple[Figure, ...] = ("wall", "process", "cpu")
 
 
 @dataclass(frozen=True)
@@ -105,25 +106,20 @@ class Line:
 
     def markdown(self) -> str:
         """The line's table and verdicts."""
-        rate = f"{self.unit}/s (median)"
+        unit = f"{self.unit}/s (median)" if self.amount else ""
         rows = [
             f"## {self.title}\n",
-            f"| program | wall, best | wall, median | {rate} | process, median | CPU, median | peak memory |",
+            f"| program | wall, best | wall, median | {unit} | process, median | CPU, median | peak memory |",
             "|---|---|---|---|---|---|---|",
         ]
         for contender in self.contenders:
             wall = self.figures(contender.name, "wall")
             peaks = self.figures(contender.name, "peak")
-            cells = [
-                contender.name,
-                _seconds(min(wall)),
-                _seconds(statistics.median(wall)),
-                f"{self.amount / statistics.median(wall):,.0f}" if self.amount else "",
-                _seconds(statistics.median(self.figures(contender.name, "process"))),
-                _seconds(statistics.median(self.figures(contender.name, "cpu"))),
-                _bytes(max(peaks)) if peaks else "",
-            ]
-            rows.append("| " + " | ".join(cells) + " |")
+            times = [min(wall), *(statistics.median(self.figures(contender.name, figure)) for figure in TIMES)]
+            best, median, process, cpu = [_seconds(value) for value in times]
+            rate = f"{self.amount / statistics.median(wall):,.0f}" if self.amount else ""
+            memory = _bytes(max(peaks)) if peaks else ""
+            rows.append(f"| {contender.name} | {best} | {median} | {rate} | {process} | {cpu} | {memory} |")
         rows.append("")
         rows += [f"- {goal.verdict(self)}" for goal in self.goals]
         return "\n".join(rows) + "\n"
@@ -161,6 +157,8 @@ def write(lines: list[Line], directory: Path, versions: dict[str, str]) -> Path:
 
 
 def _seconds(value: float) -> str:
+    if value == 0:
+        return ""
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.1f} ms"
 
 
