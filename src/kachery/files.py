@@ -35,7 +35,7 @@ from .errors import (
     explaining,
 )
 from .store import Found, Store, keys, plain
-from .store.hashing import copy_some, open_source
+from .store.hashing import copy_some, open_source, require_unchanged
 from .store.layout import random_letters, remove_if_there
 from .zone import RemoteFile, Zone
 from .zone.resource import request_file
@@ -153,13 +153,25 @@ def store_file(
     else:
         with progress.bar(_size_of(path), f"Hashing {name}") as told:
             hash_, size = store.hash_file(path, told)
-    fd, _ = open_source(os.path.abspath(path))
+    _upload(target, os.path.abspath(path), hash_, size, name)
+    return Stored(hash_, size, zone=target.name)
+
+
+def _upload(target: Zone, path: str, hash_: str, size: int, name: str) -> None:
+    fd, before = open_source(path)
     try:
-        with progress.bar(size, f"Uploading {name}") as told:
-            target.upload(fd, hash_, size, told)
+        for last in (False, True):
+            try:
+                with progress.bar(size, f"Uploading {name}") as told:
+                    target.upload(fd, hash_, size, told)
+                    return
+            except WrongContent:
+                require_unchanged(fd, before, path)
+                # it did not change, so something on the way altered it; a second time is no accident
+                if last:
+                    raise
     finally:
         os.close(fd)
-    return Stored(hash_, size, zone=target.name)
 
 
 def store_bytes(

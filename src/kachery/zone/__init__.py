@@ -11,20 +11,15 @@ from .. import http, names, settings, transfer
 from ..errors import (
     BadReply,
     InvalidInput,
-    KacheryError,
     NotConfigured,
     NotFound,
-    SourceChanged,
-    TooLarge,
     Unreachable,
-    WrongContent,
 )
 from ..progress import Silent
+from . import sending
 from .gateway_calls import call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..progress import Progress
     from ..signing import ClientKeys
 
@@ -155,7 +150,9 @@ class Zone:
         Raises:
             NotConfigured: If there are no keys.
             NotRegistered, NotAllowed: If this client may not store there.
-            SourceChanged: If the zone received something else than what was hashed.
+            WrongContent: If the zone received something else than what was hashed; the file changed meanwhile, or
+                something on the way altered it.
+            SourceChanged: If the file became shorter.
             TooLarge: If the zone takes no file of this size.
             Unreachable: If the gateway cannot be asked.
         """
@@ -169,9 +166,9 @@ class Zone:
         if not isinstance(url, str) or not isinstance(key, str):
             raise BadReply(f"{http.peer(self.gateway_url)} gives no address to send the file to")
         if reply.get("parts") is True and size > IN_PARTS_ABOVE:
-            self._send_parts(url, fd, size, progress)
+            sending.send_parts(url, fd, size, progress)
         else:
-            http.retrying(lambda: self._send_whole(url, fd, size, progress))
+            sending.send_whole(url, fd, size, progress)
         finalize = {
             "type": "finalizeFileUpload",
             "objectKey": key,
@@ -180,12 +177,7 @@ class Zone:
             "size": size,
             "zone": self.name,
         }
-        try:
-            self._call(finalize, timeout=settings.timeout() + size / _SLOWEST_HASH)
-        except WrongContent as error:
-            raise SourceChanged(
-                f"the file changed while it was sent: {error.message}", hint="store it again"
-            ) from error
+        self._call(finalize, timeout=settings.timeout() + size / _SLOWEST_HASH)
         return True
 
     def _initiate(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -195,52 +187,6 @@ class Zone:
                 return reply
             http.pause(attempt + 3, Unreachable("pending"))
         raise Unreachable("somebody else has been uploading this file for a while", hint="try again later")
-
-    def _send_whole(self, url: str, fd: int, size: int, progress: Progress) -> None:
-        moved = 0
-
-        def count(step: int) -> None:
-            nonlocal moved
-            moved += step
-            progress.advance(step)
-
-        try:
-            self._put(url, fd, 0, size, {}, count)
-        except KacheryError:
-            progress.advance(-moved)
-            raise
-
-    def _send_parts(self, url: str, fd: int, size: int, progress: Progress) -> None:
-        reply = http.retrying(lambda: http.exchange("GET", url))
-        received = reply.json().get("received") if reply.status == 200 else []
-        missing = _gaps(received, size, transfer.SEGMENT)
-        progress.advance(size - sum(end - start for start, end in missing))
-
-        def send(start: int, end: int, moved: Callable[[int], None]) -> None:
-            self._put(url, fd, start, end, {"Content-Range": f"bytes {start}-{end - 1}/{size}"}, moved)
-
-        transfer.upload_parts(missing, send, progress)
-
-    def _put(
-        self, url: str, fd: int, start: int, end: int, headers: dict[str, str], moved: Callable[[int], None]
-    ) -> None:
-        # an empty file has an empty body with a length, not a chunked one, which S3 stores refuse
-        body = transfer.pieces(fd, start, end, moved) if end > start else b""
-        try:
-            reply = http.exchange("PUT", url, body=body, headers={"Content-Length": str(end - start), **headers})
-        except EOFError as error:
-            raise SourceChanged(f"the file became shorter while it was sent: {error}", hint="store it again") from error
-        if reply.status == 200:
-            return
-        reply.raise_if_busy()
-        message = f"{reply.host} did not take the file (HTTP {reply.status}): {reply.text}"
-        if reply.status == 422:
-            raise SourceChanged(message, hint="the file changed while it was sent; store it again")
-        if reply.status in (413, 507):
-            raise TooLarge(message)
-        if reply.status in (400, 401, 403, 410):
-            raise BadReply(message, hint="try again")
-        raise Unreachable(message, hint="try again later")
 
     def require_keys(self) -> None:
         """Make sure that this machine has keys.
@@ -353,15 +299,3 @@ class _Memory:
 
     def mark(self, start: int, end: int) -> None:
         pass
-
-
-def _gaps(received: object, size: int, step: int) -> list[tuple[int, int]]:
-    gaps = []
-    position = 0
-    there = [tuple(item) for item in received] if isinstance(received, list) else []
-    for start, end in [*sorted(there), (size, size)]:
-        while position < start:
-            gaps.append((position, min(position + step, start)))
-            position = gaps[-1][1]
-        position = max(position, end)
-    return gaps
