@@ -16,6 +16,7 @@ from .dialects.native import NativeDialect
 from .dialects.transfer import Transfers
 from .http import send_text
 from .services import usage
+from .web.pages import Pages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,6 +42,7 @@ class Application:
         self._cloud = CloudDialect(gateway)
         self._transfers = Transfers(gateway)
         self._native = NativeDialect(gateway)
+        self._pages = Pages(gateway)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,8 +58,10 @@ class Application:
             route = path
         elif path.startswith("/transfer/"):
             answer, route = self._transfers, "/transfer/…"
+        elif path == "/probe" or path.startswith("/api/"):
+            answer, route = self._native, "/api/…"
         else:
-            answer, route = self._native, "/"
+            answer, route = self._pages, "/…"
         started = False
 
         async def watched(message: Message) -> None:
