@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from .. import progress, settings
 from ..errors import KacheryError, SourceChanged
 from ..progress import Silent
-from . import audit
-from .blobs import Blobs, remove_abandoned
+from . import audit, sandbox
+from .blobs import Blobs, Incoming, remove_abandoned
 from .hashing import HashCache, open_source
 from .layout import Layout
 from .links import Links
@@ -54,6 +54,8 @@ class Store:
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
+        if root is None:
+            sandbox.make_if_wanted()
         self.root = Path(root) if root is not None else settings.store_dir()
         self.layout = Layout(self.root)
         self._verified = Verified(self.layout)
@@ -190,6 +192,12 @@ class Store:
         self.layout.require_usable()
         return Receiving(self.layout, self._verified, hash_, size, algorithm=algorithm, patience=settings.timeout())
 
+    def incoming(self) -> Incoming:
+        """A private file in the store that may become a blob; see `Incoming`."""
+        self.layout.require_usable()
+        remove_abandoned(self.layout, audit.ABANDONED_AFTER)
+        return Incoming(self.layout, self._verified)
+
     def entries(self) -> Iterator[audit.Entry]:
         """All blobs and links."""
         return audit.entries(self.layout, self.links)
@@ -197,6 +205,10 @@ class Store:
     def verify(self, told: Progress | None = None) -> Iterator[audit.Entry | audit.Problem]:
         """Every blob and link, each hashed again; see `audit.verify`."""
         return audit.verify(self.layout, self.blobs, self.links, told or Silent())
+
+    def usage(self) -> list[audit.Usage]:
+        """How much of what there is; see `audit.usage`."""
+        return audit.usage(self.layout, self.links)
 
     def clean(self, older_than: float = audit.ABANDONED_AFTER) -> list[str]:
         """Remove abandoned temporary files; see `audit.clean`."""

@@ -29,6 +29,12 @@ def use(enabled: bool = True) -> None:
     os.environ["KACHERY_CLOUD_USE_SANDBOX"] = "1"
 
 
+def make_if_wanted() -> None:
+    """Make the sandbox that somebody asked for from outside, with `KACHERY_CLOUD_USE_SANDBOX=1` and nothing more."""
+    if settings.flag("KACHERY_CLOUD_USE_SANDBOX") and not settings.variable("KACHERY_CLOUD_SANDBOX_DIR"):
+        use()
+
+
 def _remove(directory: str, owner: int) -> None:
     # a forked child ends too, and must leave the sandbox to its parent
     if os.getpid() == owner:

@@ -23,6 +23,8 @@ def get_kachery_cloud_dir(*, respect_sandbox: bool = True) -> str:
         The path. The directory is made if it is missing, since callers put things there; where that is forbidden, a
         warning is logged and the path is given all the same.
     """
+    if respect_sandbox:
+        sandbox.make_if_wanted()
     directory = settings.store_dir(respect_sandbox=respect_sandbox)
     try:
         Layout(directory).make_directory(str(directory))
