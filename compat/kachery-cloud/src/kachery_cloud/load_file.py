@@ -64,11 +64,7 @@ def load_file_local(uri: str, *, dest: str | None = None) -> str | None:
 
 def load_content(uri: str, *, local_only: bool = False) -> bytes | None:
     """The whole content of a file, which stays on this machine; `None` as for `load_file`."""
-    path = none_if_missing(lambda: files.load_file(uri, local_only=local_only))
-    if path is None:
-        return None
-    with open(path, "rb") as file:
-        return file.read()
+    return none_if_missing(lambda: files.load_bytes(uri, local_only=local_only))
 
 
 def zone_info(text: str) -> dict[str, Any]:
