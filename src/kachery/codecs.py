@@ -111,7 +111,8 @@ def bytes_to_array(data: bytes) -> np.ndarray:
         raise WrongContent(
             "the content is an archive of arrays, not one array", hint="load it with load_file and numpy.load"
         )
-    return loaded
+    array: np.ndarray = loaded
+    return array
 
 
 def pickle_to_bytes(value: Any) -> bytes:

@@ -86,7 +86,8 @@ def request(
         return _pool(url).request(
             method,
             url,
-            body=body,
+            # memoryviews go out as bytes do, although its types do not say so
+            body=body,  # type: ignore[arg-type]
             headers={"User-Agent": user_agent(), "Accept-Encoding": "identity", **(headers or {})},
             timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, patience), read=patience),
             redirect=follow,
@@ -286,7 +287,7 @@ def _proxy(url: str) -> str | None:
     # without a variable that names one there is none; asking further costs more than the request
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts = urlsplit(url)
     proxies = getproxies_environment()
