@@ -18,6 +18,7 @@ import logging
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -36,12 +37,14 @@ from .errors import (
 )
 from .store import Found, Store, keys, plain
 from .store.hashing import copy_some, open_source, require_unchanged
-from .store.layout import random_letters, remove_if_there
-from .zone import RemoteFile, Zone
+from .store.layout import random_letters, remove_if_there, write_all
+from .zone import IN_PARTS_ABOVE, RemoteFile, Zone
 from .zone.resource import request_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,12 @@ class Stored:
     size: int
     zone: str | None = None
     prefix: str | None = None
+
+    def uri(self, name: str) -> str:
+        """The URI of the content under a name for people; without one when that is empty."""
+        if self.prefix is not None:
+            return uri.prefixed_uri(self.prefix, self.hash, name or None)
+        return uri.named_uri(self.hash, name)
 
 
 @dataclass(frozen=True)
@@ -151,9 +160,48 @@ def store_file(
             raise WrongContent(f"the copy of {path} just stored cannot be found again", hint="run `kachery verify`")
         path = found.path
     else:
+        sent = _send_while_hashing(store, target, os.path.abspath(path), name)
+        if sent is not None:
+            return sent
         with progress.bar(_size_of(path), f"Hashing {name}") as told:
             hash_, size = store.hash_file(path, told)
     _upload(target, os.path.abspath(path), hash_, size, name)
+    return Stored(hash_, size, zone=target.name)
+
+
+def _send_while_hashing(store: Store, target: Zone, path: str, name: str) -> Stored | None:
+    """Send a large file that was never hashed, and hash it meanwhile; `None` when it must be hashed first."""
+    size = _size_of(path)
+    if size is None or size <= IN_PARTS_ABOVE or store.recall_hash(path) is not None:
+        return None
+    begun = target.begin_upload(size)
+    if begun is None:
+        return None
+
+    def hash_and_name() -> str:
+        try:
+            hash_, _ = store.hash_file(path)
+            begun.name(hash_)
+        except BaseException:
+            begun.cancel()
+            raise
+        return hash_
+
+    fd, before = open_source(path)
+    try:
+        with ThreadPoolExecutor(1, "kachery-hash") as pool, progress.bar(size, f"Uploading {name}") as told:
+            hashing = pool.submit(hash_and_name)
+            complete = begun.send(fd, told)
+            hash_ = hashing.result()
+        if complete:
+            try:
+                begun.finish(hash_)
+            except WrongContent:
+                require_unchanged(fd, before, path)
+                # it did not change, so something on the way altered it: send it again, under its hash
+                return None
+    finally:
+        os.close(fd)
     return Stored(hash_, size, zone=target.name)
 
 
@@ -189,6 +237,32 @@ def store_bytes(
     with _descriptor(data) as fd, progress.bar(len(data), f"Uploading {label or 'data'}") as told:
         target.upload(fd, hash_, len(data), told)
     return Stored(hash_, len(data), zone=target.name)
+
+
+def store_stream(
+    stream: BinaryIO, *, zone: str | None = None, local: bool = False, keep: bool = False, label: str | None = None
+) -> Stored:
+    """Store what a stream gives until its end; other arguments and errors as for `store_file`.
+
+    All of it goes into a private file first: a zone must know the hash and the size before it takes anything.
+    """
+    plain_directory = None if local else settings.store_file_dir()
+    target = None if local or plain_directory is not None else open_zone(zone)
+    if target is not None:
+        target.require_keys()
+    name = label or "data"
+    with Store().incoming() as incoming:
+        with progress.bar(None, f"Reading {name}") as told:
+            hash_, size = _spool(stream, incoming.fd, incoming.path, told)
+        if plain_directory is not None:
+            plain.add_file(plain_directory, incoming.path, label=name)
+            return Stored(hash_, size, prefix=settings.store_file_prefix())
+        if target is not None:
+            with progress.bar(size, f"Uploading {name}") as told:
+                target.upload(incoming.fd, hash_, size, told)
+        if local or keep:
+            incoming.publish(hash_)
+    return Stored(hash_, size, zone=target.name if target else None)
 
 
 def link_file(path: str | os.PathLike[str]) -> Stored:
@@ -519,6 +593,20 @@ def _slice(file: BinaryIO, size: int, start: int | None, end: int | None) -> byt
         raise InvalidInput(f"bytes {first} to {last} are not within a file of {size} bytes")
     file.seek(first)
     return file.read(last - first)
+
+
+def _spool(stream: BinaryIO, fd: int, path: str, told: Progress) -> tuple[str, int]:
+    found, size = digest.new("sha1"), 0
+    while True:
+        with explaining("read", "the stream"):
+            data = stream.read(_SMALL)
+        if not data:
+            return found.hexdigest(), size
+        found.update(data)
+        with explaining("write to", path):
+            write_all(fd, data)
+        size += len(data)
+        told.advance(len(data))
 
 
 @contextmanager

@@ -104,6 +104,8 @@ files = Table(
     Column("size", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("owner", String(200), nullable=False),
+    # a client asks whether any file has the size of the one that it is still hashing
+    Index("ix_files_size", "zone", "size"),
     sqlite_with_rowid=False,
 )
 

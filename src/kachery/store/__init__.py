@@ -135,6 +135,10 @@ class Store:
         with progress.bar(_size(text), f"Linking {os.path.basename(text)}") as told:
             return self.links.add(text, told)
 
+    def recall_hash(self, path: str) -> str | None:
+        """The SHA-1 of a large file that looks as it did when it was last hashed; else `None`."""
+        return self._cache.recall(os.path.abspath(path))
+
     def hash_file(self, path: str | os.PathLike[str], told: Progress | None = None) -> tuple[str, int]:
         """The SHA-1 and size of a file outside the store; nothing is stored but what the hash cache keeps.
 

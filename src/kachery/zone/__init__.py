@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -10,14 +11,13 @@ from urllib.parse import quote
 from .. import http, names, settings, transfer
 from ..errors import (
     BadReply,
-    InvalidInput,
     NotConfigured,
     NotFound,
     Unreachable,
 )
 from ..progress import Silent
 from . import sending
-from .gateway_calls import call
+from .gateway_calls import call, call_native
 
 if TYPE_CHECKING:
     from ..progress import Progress
@@ -169,16 +169,52 @@ class Zone:
             sending.send_parts(url, fd, size, progress)
         else:
             sending.send_whole(url, fd, size, progress)
-        finalize = {
-            "type": "finalizeFileUpload",
-            "objectKey": key,
-            "hashAlg": "sha1",
-            "hash": hash_,
-            "size": size,
-            "zone": self.name,
-        }
-        self._call(finalize, timeout=settings.timeout() + size / _SLOWEST_HASH)
+        self._finalize(key, hash_, size)
         return True
+
+    def _finalize(self, key: str, hash_: str, size: int) -> None:
+        asked = {"type": "finalizeFileUpload", "objectKey": key, "hashAlg": "sha1", "hash": hash_, "size": size}
+        self._call({**asked, "zone": self.name}, timeout=settings.timeout() + size / _SLOWEST_HASH)
+
+    def begin_upload(self, size: int) -> EarlyUpload | None:
+        """Begin to send a file whose hash is not known yet, to a gateway of ours.
+
+        Args:
+            size: Its size in bytes.
+
+        Returns:
+            The upload; `None` when the hash must be known first, because the zone has a file of this size, or because
+            the gateway knows no such thing.
+
+        Raises:
+            NotConfigured, NotRegistered, NotAllowed, TooLarge, StorageFull, Unreachable: If the zone does not take it.
+        """
+        self.require_keys()
+        reply = self._native("uploads", {"type": "beginUpload", "zone": self.name, "size": size})
+        if reply is None or not isinstance(reply.get("url"), str) or not isinstance(reply.get("upload"), str):
+            return None
+        return EarlyUpload(self, reply["upload"], reply["url"], size)
+
+    def finish_upload(self, hash_: str, size: int) -> None:
+        """Have the zone verify and publish what this client sent of a file.
+
+        Raises:
+            WrongContent: If that is something else than what was hashed.
+        """
+        reply = self._initiate(
+            {"type": "initiateFileUpload", "size": size, "hashAlg": "sha1", "hash": hash_, "zone": self.name}
+        )
+        if reply.get("alreadyExists") is not True:
+            self._finalize(str(reply.get("objectKey")), hash_, size)
+
+    def name_upload(self, upload: str, hash_: str) -> bool:
+        """Say which file it is that is being sent; says whether the zone has it already."""
+        reply = self._native("uploads/name", {"type": "nameUpload", "zone": self.name, "upload": upload, "hash": hash_})
+        return reply is not None and reply.get("alreadyExists") is True
+
+    def _native(self, what: str, payload: dict[str, Any]) -> dict[str, Any] | None:
+        assert self.keys is not None
+        return call_native(self.gateway_url, what, payload, self.keys)
 
     def _initiate(self, asked: dict[str, Any]) -> dict[str, Any]:
         for attempt in range(1, http.ATTEMPTS + 1):
@@ -256,29 +292,82 @@ class Zone:
             The page's address, valid for some minutes; the classic link where the gateway is not one of ours.
         """
         import socket
-        import time
 
         self.require_keys()
-        assert self.keys is not None
-        payload = {
+        asked = {
             "type": "register",
             "gateway": self.gateway_url,
             "zone": self.name,
             "label": label or socket.gethostname(),
             "nonce": secrets.token_hex(16),
-            "timestamp": int(time.time() * 1000),
         }
-        envelope = {"payload": payload, "fromClientId": self.keys.client_id, "signature": self.keys.sign(payload)}
-        reply = http.post_json(f"{self.gateway_url}/api/v1/registrations", envelope)
-        if reply.status == 404:
+        reply = self._native("registrations", asked)
+        if reply is None or not isinstance(reply.get("url"), str):
             return self.registration_link(label)
-        content = reply.json()
-        url = content.get("url")
-        if reply.status != 200 or not isinstance(url, str):
-            told = content.get("error")
-            reason = told.get("message") if isinstance(told, dict) else None
-            raise InvalidInput(f"the gateway {reply.host} refused the registration: {reason or f'HTTP {reply.status}'}")
-        return url
+        return str(reply["url"])
+
+
+class EarlyUpload:
+    """A file that is sent while it is hashed.
+
+    Args:
+        zone: Where it goes.
+        upload: The gateway's name for the upload.
+        url: Where to send it.
+        size: Its size in bytes.
+    """
+
+    def __init__(self, zone: Zone, upload: str, url: str, size: int) -> None:
+        self._zone = zone
+        self._upload = upload
+        self._url = url
+        self._size = size
+        self._no_longer_needed = threading.Event()
+
+    def name(self, hash_: str) -> bool:
+        """Say which file it is; any thread, while `send` runs. Says whether the zone has it already."""
+        exists = self._zone.name_upload(self._upload, hash_)
+        if exists:
+            self._no_longer_needed.set()
+        return exists
+
+    def cancel(self) -> None:
+        """Stop sending; any thread."""
+        self._no_longer_needed.set()
+
+    def send(self, fd: int, progress: Progress) -> bool:
+        """Send the file; returns whether all of it was sent, which is not so when nobody needs it any more."""
+        try:
+            sending.send_parts(self._url, fd, self._size, _Stoppable(progress, self._no_longer_needed))
+        except _NoLongerNeeded:
+            return False
+        return True
+
+    def finish(self, hash_: str) -> None:
+        """Have the zone verify and publish what it got.
+
+        Raises:
+            WrongContent: If that is something else than what was hashed.
+        """
+        self._zone.finish_upload(hash_, self._size)
+
+
+class _NoLongerNeeded(Exception):
+    pass
+
+
+class _Stoppable:
+    def __init__(self, progress: Progress, stop: threading.Event) -> None:
+        self._progress = progress
+        self._stop = stop
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(count)
+        if self._stop.is_set():
+            raise _NoLongerNeeded
+
+    def say(self, state: str) -> None:
+        self._progress.say(state)
 
 
 class _Memory:

@@ -115,6 +115,50 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
     raise Unreachable(message, hint="ask the gateway's administrator if this goes on")
 
 
+def call_native(gateway_url: str, what: str, payload: dict[str, Any], keys: ClientKeys) -> dict[str, Any] | None:
+    """Send one of our own requests, `POST <gateway>/api/v1/…`, and return the reply's content.
+
+    Args:
+        gateway_url: The gateway's base address.
+        what: The rest of the address.
+        payload: What is asked, without `timestamp`.
+        keys: Who asks.
+
+    Returns:
+        The content; `None` when the gateway is not one of ours.
+
+    Raises:
+        NotAllowed, NotRegistered, NotFound, …: What the gateway said.
+        TimedOut, Unreachable: If nobody answered, several times.
+    """
+
+    def attempt() -> http.Reply:
+        stamped = {**payload, "timestamp": int(time.time() * 1000) + _ahead.get(gateway_url, 0)}
+        envelope = {"payload": stamped, "fromClientId": keys.client_id, "signature": keys.sign(stamped)}
+        reply = http.post_json(f"{gateway_url}/api/v1/{what}", envelope)
+        reply.raise_if_busy()
+        return reply
+
+    reply = http.retrying(attempt)
+    try:
+        content = reply.json()
+    except BadReply:
+        return None
+    if reply.status == 200:
+        return content
+    told = content.get("error")
+    if not isinstance(told, dict) or told.get("code") not in _BY_CODE:
+        return None
+    if "timestamp" in str(told.get("message")) and gateway_url not in _ahead:
+        _learn_time(gateway_url, reply)
+        return call_native(gateway_url, what, payload, keys)
+    hint = told.get("hint")
+    raise _BY_CODE[told["code"]](
+        f"the gateway {reply.host} refused {payload['type']}: {told.get('message')}",
+        hint=hint if isinstance(hint, str) else None,
+    )
+
+
 def _learn_time(gateway_url: str, reply: http.Reply) -> None:
     try:
         theirs = parsedate_to_datetime(reply.headers["date"]).timestamp()

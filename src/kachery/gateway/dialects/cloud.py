@@ -187,20 +187,14 @@ class CloudDialect:
 
     async def _initiate(self, scope: Scope, payload: dict[str, Any], client_id: str | None, _: str) -> dict[str, Any]:
         gateway = self._gateway
-        zone, caller = await gateway.database.read(_require_upload, payload.get("zone", "default"), client_id)
+        zone, caller = await gateway.database.read(require_upload, payload.get("zone", "default"), client_id)
         sha1, size = _require_file(payload)
-        if size > gateway.config.max_size:
-            raise TooLarge(f"the file has {size} bytes; this gateway accepts at most {gateway.config.max_size}")
+        require_room(gateway, size)
         present = await gateway.receiver.has_file(zone, sha1)
         if present is not None:
             if present != size:
                 raise InvalidInput(f"zone {zone.name!r} has a file of this hash with {present} bytes, not {size}")
             return {"type": "initiateFileUpload", "alreadyExists": True}
-        room = gateway.bucket.room()
-        if size > room:
-            raise StorageFull(
-                f"the file has {size} bytes; the zone has room for {room}", hint="ask its owner to make room"
-            )
         parts = header(scope, b"kachery-accept") == b"parts"
         upload = await gateway.database.write(
             files.begin, zone.name, sha1, size, client_id or "", caller.user or "", now(), in_parts=parts
@@ -220,7 +214,7 @@ class CloudDialect:
 
     async def _finalize(self, scope: Scope, payload: dict[str, Any], client_id: str | None, _: str) -> dict[str, Any]:
         gateway = self._gateway
-        zone, caller = await gateway.database.read(_require_upload, payload.get("zone", "default"), client_id)
+        zone, caller = await gateway.database.read(require_upload, payload.get("zone", "default"), client_id)
         sha1, size = _require_file(payload)
         if payload["objectKey"] != zone.key(sha1):
             raise InvalidInput(
@@ -351,9 +345,12 @@ def _look_up(
     return caller, zone, files.size_of(connection, zone_name, sha1) if is_hash("sha1", sha1) else None
 
 
-def _require_upload(
-    connection: Connection, zone_name: str, client_id: str | None
-) -> tuple[zones.Zone, identity.Caller]:
+def require_upload(connection: Connection, zone_name: str, client_id: str | None) -> tuple[zones.Zone, identity.Caller]:
+    """The zone, and who asks, when they may upload to it.
+
+    Raises:
+        NotAllowed, NotRegistered: If they may not, or there is no such zone.
+    """
     caller, rights, zone = _who(connection, zone_name, client_id)
     if zone is None or not rights.upload:
         raise _denied(caller, zone_name, "upload to")
@@ -383,6 +380,20 @@ def _denied(caller: identity.Caller, zone_name: str, action: str) -> NotAllowed:
     return NotAllowed(
         f"user {caller.user!r} may not {action} zone {zone_name!r}", hint="an administrator of the zone can grant it"
     )
+
+
+def require_room(gateway: Gateway, size: int) -> None:
+    """Make sure that a file is not larger than this gateway takes.
+
+    Raises:
+        TooLarge: If it is over the limit.
+        StorageFull: If there is no room for it.
+    """
+    if size > gateway.config.max_size:
+        raise TooLarge(f"the file has {size} bytes; this gateway accepts at most {gateway.config.max_size}")
+    room = gateway.bucket.room()
+    if size > room:
+        raise StorageFull(f"the file has {size} bytes; the zone has room for {room}", hint="ask its owner to make room")
 
 
 def _require_file(payload: dict[str, Any]) -> tuple[str, int]:

@@ -4,10 +4,22 @@
 |---|---|
 | `GET /probe` | 200, `{"kachery": "gateway", "version": …}` |
 | `POST /api/v1/registrations` | 200, `{"url": …, "expiresIn": 900}`: the link that the client's user opens |
+| `POST /api/v1/uploads` | 200, `{"upload": …, "url": …}`: where to send a file whose hash is not known yet, or |
+| | 200, `{"sizeKnown": true}`: the zone has a file of this size, so hash first |
+| `POST /api/v1/uploads/name` | 200, `{"alreadyExists": …}`: the upload is of the file with this hash |
 
-A registration is `{"payload": {type, gateway, zone, label, nonce, timestamp}, "fromClientId": …, "signature": …}`,
-`type` is `register`, signed like any request. Errors have one shape, `{"error": {"code", "message", "hint"}}`, and the
-status that belongs to the error.
+Requests are `{"payload": {…, "timestamp": ms}, "fromClientId": …, "signature": …}`, signed like any request:
+
+| payload | keys |
+|---|---|
+| registration | `type` = `register`, `gateway`, `zone`, `label`, `nonce` |
+| upload | `type` = `beginUpload`, `zone`, `size` |
+| name | `type` = `nameUpload`, `zone`, `upload`, `hash` |
+
+A client that hashes a large file may send it meanwhile; that saves it half of the time on a fast network. The upload
+takes parts only. Once it is named it is like any other: it can be found again, continued, and ended by
+`finalizeFileUpload`, which verifies it. Errors have one shape, `{"error": {"code", "message", "hint"}}`, and the status
+that belongs to the error.
 """
 
 from __future__ import annotations
@@ -15,11 +27,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ... import _version
+from ...digest import is_hash
 from ...errors import InvalidInput, KacheryError, NotAllowed, NotFound, NotSupported
 from ..http import host_of, read_json, send_bytes, send_json
 from ..receiving import now
-from ..services import registrations
-from .cloud import WINDOW, authenticate
+from ..services import files, registrations
+from ..tokens import UPLOAD_LIFETIME, UploadToken
+from .cloud import WINDOW, authenticate, require_room, require_upload
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -34,7 +48,6 @@ _PREFLIGHT = [
 ]
 
 _ENVELOPE = {"payload", "fromClientId", "signature"}
-_TEXTS = ("type", "gateway", "zone", "label", "nonce")
 
 
 class NativeDialect:
@@ -57,7 +70,11 @@ class NativeDialect:
                     await send_json(send, 200, {"kachery": "gateway", "version": _version.__version__}, _CORS)
                 case "POST", "/api/v1/registrations":
                     await send_json(send, 200, await self._register(scope, receive), _CORS)
-                case method, "/probe" | "/api/v1/registrations":
+                case "POST", "/api/v1/uploads":
+                    await send_json(send, 200, await self._begin_upload(scope, receive), _CORS)
+                case "POST", "/api/v1/uploads/name":
+                    await send_json(send, 200, await self._name_upload(receive), _CORS)
+                case method, "/probe" | "/api/v1/registrations" | "/api/v1/uploads" | "/api/v1/uploads/name":
                     raise NotSupported(f"{method} is not for this address")
                 case _:
                     raise NotFound("there is nothing at this address")
@@ -69,7 +86,7 @@ class NativeDialect:
     async def _register(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         gateway = self._gateway
         request = await read_json(receive)
-        payload = require_registration(request)
+        payload = require_request(request, "register", ("gateway", "zone", "label", "nonce"))
         client_id = authenticate(request, now()) or ""
         reached_at = (scope["server"] or (None,))[0]
         base = gateway.config.base_url(scope["scheme"], host_of(scope))
@@ -85,24 +102,65 @@ class NativeDialect:
         gateway.log.info("registration_begun", client=client_id, zone=payload["zone"])
         return {"url": f"{base}/register/{code}", "expiresIn": registrations.LIFETIME // 1000}
 
+    async def _begin_upload(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        gateway = self._gateway
+        request = await read_json(receive)
+        payload = require_request(request, "beginUpload", ("zone",), ("size",))
+        client_id = authenticate(request, now()) or ""
+        zone, caller = await gateway.database.read(require_upload, payload["zone"], client_id)
+        size = payload["size"]
+        if not 0 < size < 2**63:
+            raise InvalidInput(f"not a size in bytes: {size}")
+        require_room(gateway, size)
+        if await gateway.database.read(files.has_size, zone.name, size):
+            return {"sizeKnown": True}
+        upload = await gateway.database.write(
+            files.begin, zone.name, "", size, client_id, caller.user or "", now(), in_parts=True
+        )
+        token = gateway.signer.upload(UploadToken(upload.id, zone.name, "", size, now() // 1000 + UPLOAD_LIFETIME))
+        base = gateway.config.base_url(scope["scheme"], host_of(scope))
+        gateway.log.info("upload_begun", zone=zone.name, sha1=None, size=size, client=client_id, user=caller.user)
+        return {"upload": upload.id, "url": f"{base}/transfer/u/{token}"}
 
-def require_registration(request: Any) -> dict[str, Any]:
-    """The payload of a request for registration, when it has exactly the form of one.
+    async def _name_upload(self, receive: Receive) -> dict[str, Any]:
+        gateway = self._gateway
+        request = await read_json(receive)
+        payload = require_request(request, "nameUpload", ("zone", "upload", "hash"))
+        client_id = authenticate(request, now()) or ""
+        zone, _ = await gateway.database.read(require_upload, payload["zone"], client_id)
+        if not is_hash("sha1", payload["hash"]):
+            raise InvalidInput(f"not a SHA-1 hash: {payload['hash'][:80]!r}", hint="40 lower-case hex digits")
+        if not await gateway.database.write(files.name_upload, payload["upload"], client_id, payload["hash"]):
+            raise NotFound("this client has no upload of this name that waits for its hash", hint="begin it again")
+        return {"alreadyExists": await gateway.receiver.has_file(zone, payload["hash"]) is not None}
+
+
+def require_request(
+    request: Any, kind: str, texts: tuple[str, ...] = (), numbers: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The payload of a signed request, when it has exactly the form of one.
+
+    Args:
+        request: The body.
+        kind: What `type` must be.
+        texts: The keys of texts beside it.
+        numbers: The keys of integers beside `timestamp`.
 
     Raises:
-        InvalidInput: If it has not.
+        InvalidInput: If it has another form.
     """
     payload = request.get("payload") if isinstance(request, dict) and set(request) == _ENVELOPE else None
+    texts, numbers = ("type", *texts), (*numbers, "timestamp")
     if (
         not isinstance(payload, dict)
-        or set(payload) != {*_TEXTS, "timestamp"}
-        or not all(isinstance(payload[key], str) for key in _TEXTS)
+        or set(payload) != {*texts, *numbers}
+        or not all(isinstance(payload[key], str) for key in texts)
         or not all(isinstance(request[key], str) for key in ("fromClientId", "signature"))
-        or payload["type"] != "register"
-        or type(payload["timestamp"]) is not int
+        or payload["type"] != kind
+        or not all(type(payload[key]) is int for key in numbers)
     ):
         raise InvalidInput(
-            "not a request for registration",
-            hint="payload (type, gateway, zone, label, nonce, timestamp), fromClientId and signature, and nothing else",
+            f"not a request of the kind {kind}",
+            hint=f"payload ({', '.join([*texts, *numbers])}), fromClientId and signature, and nothing else",
         )
     return payload

@@ -103,6 +103,8 @@ class Transfers:
             while await body.chunk():
                 pass
         elif part is None:
+            if not upload.sha1:
+                raise InvalidInput("an upload without a name takes parts only", hint="send Content-Range")
             length = header(scope, b"content-length")
             await gateway.receiver.receive_whole(upload, body, int(length) if length is not None else None)
         else:
@@ -130,9 +132,10 @@ class Transfers:
 
     async def _find(self, token: UploadToken) -> files.Upload | None:
         upload = await self._gateway.database.read(files.find_upload, token.upload)
-        if upload is None or (upload.zone, upload.sha1, upload.size) != (token.zone, token.sha1, token.size):
+        if upload is None or (upload.zone, upload.size) != (token.zone, token.size):
             return None
-        return upload
+        # an upload may be begun before its hash is known, and named later
+        return upload if token.sha1 in ("", upload.sha1) else None
 
     # -- downloads ----------------------------------------------------------------------------------------------------
 

@@ -80,8 +80,11 @@ def size_of(connection: Connection, zone: str, sha1: str) -> int | None:
 def begin(
     connection: Connection, zone: str, sha1: str, size: int, client: str, owner: str, now: int, *, in_parts: bool
 ) -> Upload:
-    """An upload to send bytes to: a new one, or for parts the one that this client left unfinished."""
-    if in_parts:
+    """An upload to send bytes to: a new one, or for parts the one that this client left unfinished.
+
+    Without a SHA-1 (an empty text) it is always a new one, which `name_upload` must name before it can be ended.
+    """
+    if in_parts and sha1:
         row = connection.execute(
             select(uploads).where(
                 uploads.c.zone == zone,
@@ -112,6 +115,20 @@ def begin(
         )
     )
     return Upload(name, zone, sha1, size, client, owner, False, in_parts, None, None, now + UPLOAD_LIFETIME)
+
+
+def has_size(connection: Connection, zone: str, size: int) -> bool:
+    """Whether a zone has any file of this size."""
+    statement = select(files.c.sha1).where(files.c.zone == zone, files.c.size == size).limit(1)
+    return connection.execute(statement).first() is not None
+
+
+def name_upload(connection: Connection, name: str, client: str, sha1: str) -> bool:
+    """Say which file it is that a client has been sending; says whether there is such an upload without a name."""
+    changed = connection.execute(
+        update(uploads).where(uploads.c.id == name, uploads.c.client == client, uploads.c.sha1 == "").values(sha1=sha1)
+    )
+    return changed.rowcount == 1
 
 
 def find_upload(connection: Connection, name: str) -> Upload | None:

@@ -131,6 +131,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("zone", "sha1", name=op.f("pk_files")),
         sqlite_with_rowid=False,
     )
+    with op.batch_alter_table("files", schema=None) as batch_op:
+        batch_op.create_index("ix_files_size", ["zone", "size"], unique=False)
+
     op.create_table(
         "members",
         sa.Column("zone", sa.String(length=200), nullable=False),
