@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import codecs, files, uri
+from . import codecs, files
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .files import FileInfo, Stored
+    from .files import FileInfo
 
 
 def store_file(
@@ -49,7 +49,7 @@ def store_file(
         'sha1://253cc837e71aa814d19025fb70717353912b2577/recording.nwb'
     """
     stored = files.store_file(filename, zone=zone, local=local, keep=cache_locally, label=label)
-    return _uri(stored, label if label is not None else os.path.basename(os.fspath(filename)))
+    return stored.uri(label if label is not None else os.path.basename(os.fspath(filename)))
 
 
 def store_text(
@@ -156,7 +156,7 @@ def link_file(filename: str | os.PathLike[str], *, label: str | None = None) -> 
         SourceChanged: If it changes meanwhile.
     """
     stored = files.link_file(filename)
-    return _uri(stored, label if label is not None else os.path.basename(os.fspath(filename)))
+    return stored.uri(label if label is not None else os.path.basename(os.fspath(filename)))
 
 
 def load_file(
@@ -275,10 +275,4 @@ def info(uri: str, *, zone: str | None = None) -> FileInfo:
 
 def _store(data: bytes, name: str, label: str | None, zone: str | None, *, local: bool, keep: bool) -> str:
     stored = files.store_bytes(data, zone=zone, local=local, keep=keep, label=label)
-    return _uri(stored, label if label is not None else name)
-
-
-def _uri(stored: Stored, name: str) -> str:
-    if stored.prefix is not None:
-        return uri.prefixed_uri(stored.prefix, stored.hash, name or None)
-    return uri.named_uri(stored.hash, name)
+    return stored.uri(label if label is not None else name)

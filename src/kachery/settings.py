@@ -19,6 +19,7 @@ nothing here is kept. A value in the environment wins over `kachery.json` in the
 | `KACHERY_PROGRESS` | `auto` | `0`: no progress bars; `1`: always; `auto`: for people, when it takes long |
 | `KACHERY_TIMEOUT` | `60` | seconds to wait for a peer that says nothing |
 | `KACHERY_TRANSFERS` | `4` | connections for one large file |
+| `KACHERY_DEBUG` | `0` | `1`: the command line shows all it logs, and where an unexpected error came from |
 """
 
 from __future__ import annotations
@@ -182,6 +183,11 @@ def timeout() -> float:
 def transfers() -> int:
     """How many connections one large file may use."""
     return max(1, min(32, int(_number("KACHERY_TRANSFERS", 4))))
+
+
+def debug() -> bool:
+    """Whether the command line shows all it logs, and where an unexpected error came from."""
+    return flag("KACHERY_DEBUG")
 
 
 def _number(name: str, default: float) -> float:

@@ -70,15 +70,60 @@ def entries(layout: Layout, links: Links) -> Iterator[Entry]:
             yield Entry("link", "sha1", name, size, modified, record["path"])
 
 
+@dataclass(frozen=True)
+class Usage:
+    """How much there is of one kind.
+
+    Attributes:
+        kind: `blobs`; `links`, whose content lies outside the store; `damaged`, blobs that were moved to quarantine;
+            `temporary`; or `other`, the store's own records, keys and mutables.
+        files: How many.
+        size: In bytes.
+    """
+
+    kind: str
+    files: int
+    size: int
+
+
+def usage(layout: Layout, links: Links) -> list[Usage]:
+    """How much there is of each kind."""
+    kinds = ("blobs", "links", "damaged", "temporary", "other")
+    files, sizes = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+    for folder, _, names in os.walk(layout.root):
+        top = os.path.relpath(folder, layout.root).partition(os.sep)[0]
+        for name in names:
+            status = _stat(f"{folder}/{name}")
+            if status is not None:
+                kind = _kind(top, name)
+                files[kind] += 1
+                sizes[kind] += status.st_size
+    for _, name in _leaves(f"{layout.root}/linked_files/sha1", "sha1"):
+        record = links.read(layout.link(name))
+        if record is not None:
+            status = _stat(record["path"])
+            files["links"] += 1
+            sizes["links"] += status.st_size if status else 0
+    return [Usage(kind, files[kind], sizes[kind]) for kind in kinds]
+
+
+def _kind(top: str, name: str) -> str:
+    if top in digest.HEX_LENGTHS and is_leaf_name(name, top):
+        return "blobs"
+    if top == "tmp" or _LEFT_OVER.fullmatch(name):
+        return "temporary"
+    return "damaged" if top == "quarantine" else "other"
+
+
 def verify(layout: Layout, blobs: Blobs, links: Links, progress: Progress) -> Iterator[Entry | Problem]:
-    """Hash every blob again, whatever was remembered of it, and check every link.
+    """Hash every blob and every linked file again, whatever was remembered of them.
 
     Damaged blobs are moved to quarantine. Nothing is repaired: load them again from their zone.
     """
     for entry in entries(layout, links):
         try:
+            _forget(layout, entry)
             if entry.kind == "blob":
-                _forget(layout, entry)
                 blobs.find(entry.hash, entry.algorithm)
             else:
                 links.find(entry.hash)

@@ -183,8 +183,8 @@ class Incoming:
     def __init__(self, layout: Layout, verified: Verified) -> None:
         self._layout = layout
         self._verified = verified
-        self._path = f"{layout.temporary()}/incoming.{random_letters(10)}"
-        self.fd = layout.create(self._path)
+        self.path = f"{layout.temporary()}/incoming.{random_letters(10)}"
+        self.fd = layout.create(self.path)
         fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._published = False
 
@@ -194,7 +194,7 @@ class Incoming:
         Returns:
             The blob's path.
         """
-        path = publish(self._layout, self._verified, self.fd, self._path, hash_, algorithm)
+        path = publish(self._layout, self._verified, self.fd, self.path, hash_, algorithm)
         self._published = True
         return path
 
@@ -203,7 +203,7 @@ class Incoming:
 
     def __exit__(self, *_: object) -> None:
         if not self._published:
-            remove_if_there(self._path)
+            remove_if_there(self.path)
         os.close(self.fd)
 
 
