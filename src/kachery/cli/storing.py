@@ -1,0 +1,146 @@
+"""`kachery store` and `kachery link`: give content a URI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InvalidInput, NotSupported, explaining
+from . import output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..files import Stored
+
+STORE_EXAMPLES = """\b
+Examples:
+  kachery store session7.nwb
+  kachery store --zone lab.public results/*.csv
+  kachery store --local session7.nwb
+  tar c session7 | kachery store - --label session7.tar
+"""
+
+LINK_EXAMPLES = """\b
+Example:
+  kachery link /data/raw/session7.dat
+"""
+
+_STDIN = "-"
+
+
+def store(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE", help="What to store; `-` is the standard input.", show_default=False),
+    ],
+    zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="The zone to store in; by default that of `kachery status`.")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="Store on this machine only; no zone is needed.")] = False,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="A name for people in the URI; by default the file's. Empty for none."),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep a copy on this machine as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON array, with hashes and sizes.")] = False,
+) -> None:
+    """Store files, and print a URI for each.
+
+    The URI is made of the hash of the content: whoever may load from the zone gets the same bytes by it, on any
+    machine. When it is printed, the content is where it should be, verified. A file that the zone already has is not
+    sent again. Files are only read, never changed.
+    """
+    if local and zone is not None:
+        raise InvalidInput("--local stores in no zone, so --zone makes no sense with it", hint="leave one of them out")
+    if files.count(_STDIN) > 1:
+        raise InvalidInput("the standard input can be stored only once", hint="give `-` once")
+    _check_label(label, files)
+    _check_sources(files)
+
+    def stored() -> Iterator[dict[str, Any]]:
+        for name in files:
+            done, uri = _store_one(name, zone, local=local, keep=keep, label=label)
+            yield {"file": name, "uri": uri, "hash": done.hash, "size": done.size, "zone": done.zone}
+
+    _report(stored(), as_json)
+    if local:
+        output.suggest("stored on this machine only; without --local, `kachery store` sends it to a zone")
+    else:
+        output.suggest("on another machine of the zone: `kachery load URI`")
+
+
+def link(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="What to link.", show_default=False)],
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="A name for people in the URI; by default the file's. Empty for none."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON array, with hashes and sizes.")] = False,
+) -> None:
+    """Make files loadable on this machine without a copy.
+
+    Prints a URI for each. A linked file stays where it is, and is found by its URI as long as it stays what it is; one
+    that was changed, moved or removed since is refused. For large files that nobody changes.
+    """
+    from .. import files as story
+
+    _check_label(label, files)
+    _check_sources(files)
+
+    def linked() -> Iterator[dict[str, Any]]:
+        for name in files:
+            done = story.link_file(name)
+            uri = done.uri(label if label is not None else os.path.basename(name))
+            yield {"file": name, "uri": uri, "hash": done.hash, "size": done.size, "path": os.path.abspath(name)}
+
+    _report(linked(), as_json)
+    output.suggest("found on this machine only, and as long as the file stays what it is")
+
+
+def _store_one(name: str, zone: str | None, *, local: bool, keep: bool, label: str | None) -> tuple[Stored, str]:
+    from .. import files as story
+
+    if name == _STDIN:
+        done = story.store_stream(sys.stdin.buffer, zone=zone, local=local, keep=keep, label=label)
+        return done, done.uri(label or "")
+    done = story.store_file(name, zone=zone, local=local, keep=keep, label=label or None)
+    return done, done.uri(label if label is not None else os.path.basename(name))
+
+
+def _report(results: Iterator[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        output.documents(results)
+        return
+    for result in results:
+        output.data(result["uri"])
+
+
+def _check_label(label: str | None, files: list[str]) -> None:
+    from .. import names
+
+    if label and len(files) > 1:
+        raise InvalidInput(f"one label was given for {len(files)} files", hint="label them one by one")
+    if label:
+        names.component(label, "label")
+
+
+def _check_sources(files: list[str]) -> None:
+    """Refuse what cannot work before anything is sent."""
+    for name in files:
+        if name == _STDIN:
+            continue
+        if not name:
+            raise InvalidInput("a file name is empty", hint="check the quotes and variables of the command")
+        if name.startswith(("sha1://", "kachery:")):
+            raise InvalidInput(f"{name[:80]} is a URI, not a file", hint="`kachery load URI` gives the file")
+        with explaining("read", name):
+            os.stat(name)
+        if os.path.isdir(name):
+            raise NotSupported(
+                f"{name} is a directory, and snapshots of directories are not supported yet",
+                hint="store its files (DIRECTORY/*), or an archive: tar c DIRECTORY | kachery store - --label NAME.tar",
+            )
