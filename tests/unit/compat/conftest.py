@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import re
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -145,11 +146,18 @@ def _handler(rig: StandIn) -> type[http.server.BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # a client that hangs up is none of a server's troubles
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """The servers, with `KACHERY_GATEWAY_URL` and `KACHERY_ZONE` set for them."""
     made = StandIn()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(made)) as server:
+    with _Server(("127.0.0.1", 0), _handler(made)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         made.url = f"http://127.0.0.1:{server.server_port}"
