@@ -58,6 +58,8 @@ _RESOURCE_PAUSE = 2.0
 
 _COPY_STEP = 8 * 1024 * 1024
 
+_LOOK_AGAIN = "check the URI, and that this is the zone or machine where it was stored"
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -416,6 +418,8 @@ def file_info(text: str, *, zone: str | None = None) -> FileInfo:
         failure = error
         problems.append(error.message)
     if found is None and local is None:
+        if failure is None and target is not None and reference.algorithm == "sha1":
+            problems.append(f"the zone {target.name} does not have it")
         raise _failure(reference, problems, failure)
     size = found.size if found else os.stat(local.path).st_size if local else 0
     return FileInfo(
@@ -632,7 +636,7 @@ def _failure(
     message = f"{reference} was not found: {reasons}" if reasons else f"{reference} was not found"
     if failure is not None:
         return type(failure)(f"{reference} could not be loaded: {reasons}", hint=failure.hint)
-    return NotFound(message, hint=hint)
+    return NotFound(message, hint=hint or _LOOK_AGAIN)
 
 
 def _require_sha1(reference: uri.FileRef) -> None:

@@ -99,7 +99,8 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
         raise _ClockIsOff(message, hint="set this machine's clock")
     named = _BY_CODE.get(reply.headers.get("kachery-error", ""))
     if named is not None:
-        raise named(message)
+        told, hint = _without_hint(message)
+        raise named(told, hint=hint)
     if reply.body.lstrip()[:1] == b"<" or reply.status == 404:
         raise BadReply(
             f"{reply.host} is not a kachery gateway: it answered {kind} with HTTP {reply.status}",
@@ -157,6 +158,20 @@ def call_native(gateway_url: str, what: str, payload: dict[str, Any], keys: Clie
         f"the gateway {reply.host} refused {payload['type']}: {told.get('message')}",
         hint=hint if isinstance(hint, str) else None,
     )
+
+
+def _without_hint(text: str) -> tuple[str, str | None]:
+    """What a gateway of ours said, and the advice that it put in brackets at the end."""
+    depth = 0
+    for position in range(len(text) - 1, 0, -1):
+        depth += (text[position] == ")") - (text[position] == "(")
+        if depth == 0:
+            break
+    else:
+        return text, None
+    if text[-1] != ")" or text[position - 1] != " ":
+        return text, None
+    return text[: position - 1], text[position + 1 : -1]
 
 
 def _learn_time(gateway_url: str, reply: http.Reply) -> None:
