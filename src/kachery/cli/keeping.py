@@ -89,7 +89,7 @@ def verify(as_json: JsonOption = False) -> None:
             output.data(f"{problem.entry.kind}  {_uri(problem.entry)}  {output.visible(problem.reason)}")
     if problems:
         raise WrongContent(
-            f"{len(problems)} of {output.files(len(sizes))} are not what their hashes say, or cannot be read",
+            f"damaged, changed or unreadable: {len(problems)} of {output.files(len(sizes))}",
             hint=_remedy(problems),
         )
     if not as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._version import __version__
-from ..errors import InvalidInput, KacheryError
+from ..errors import InvalidInput, KacheryError, from_os_error
 from . import admin, keeping, loading, output, storing, up, zones
 
 if TYPE_CHECKING:
@@ -104,7 +104,11 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return output.INTERRUPTED
     except Exception as error:
-        return _misuse(error) if hasattr(error, "format_message") else output.unexpected(error)
+        if hasattr(error, "format_message"):
+            return _misuse(error)
+        if isinstance(error, OSError) and error.errno:
+            return output.fail(from_os_error(error, "use", error.filename or "the standard output"))
+        return output.unexpected(error)
     return code if isinstance(code, int) else 0
 
 

@@ -52,7 +52,6 @@ def begin(arguments: Sequence[str]) -> None:
     logger = logging.getLogger("kachery")
     logger.handlers = [_Spoken()]
     logger.setLevel(logging.DEBUG if settings.debug() else logging.WARNING)
-    logger.propagate = False
     for stream in (sys.stdout, sys.stderr):
         # a path need not be text, and must not end a command
         if hasattr(stream, "reconfigure"):
@@ -206,13 +205,21 @@ def _coloured(word: str) -> str:
 
 
 class _Spoken(logging.Handler):
-    """What the library logs, as the command line speaks."""
+    """What the library logs, as the command line speaks, each thing once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text in self._said:
+            return
+        self._said.add(text)
         if record.levelno >= logging.WARNING:
-            warn(record.getMessage())
+            warn(text)
         else:
-            say(f"{record.name}: {record.getMessage()}")
+            say(f"{record.name}: {text}")
 
 
 # --- texts

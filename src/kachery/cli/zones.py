@@ -41,6 +41,13 @@ Example:
 _PATIENCE = 900.0
 _PAUSE = 2.0
 
+# asked for to see how a gateway answers
+_NOBODY = "0" * 64
+_NOTHING = "0" * 40
+
+# a gateway does not say whether it has a zone to those who may not use it
+_CHECK_NAME = ", and check the name of the zone"
+
 
 def init(
     gateway: Annotated[
@@ -77,6 +84,8 @@ def init(
         _warn_of_variables(gateway and url, zone)
     if client is None:
         page = target.begin_registration(label)
+        if not _may_load(target):
+            output.warn(f"zone {name} is private, or there is none of this name")
         output.say(f"Open this page, sign in, and confirm that this machine may act for you in zone {name}:")
         output.data(page)
         if no_wait:
@@ -129,7 +138,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] 
                 ("gateway", f"{url or 'none'}{_in_brackets(gateway)}"),
                 ("zone", f"{name} ({_origin('KACHERY_ZONE', 'zone')})"),
                 ("client", f"{own.client_id}{_in_brackets(client and client.get('label'))}" if own else "no keys yet"),
-                ("owner", str(client.get("ownerId") or "-") if client else "not registered" if own else "-"),
+                ("owner", _owner(client, known=gateway == "answers" and own is not None)),
             ]
         )
     for problem in problems[1:]:
@@ -216,7 +225,9 @@ def _ask(
         return None, ""
     try:
         # a client that is not there, when there are no keys, tells as well that the gateway answers
-        client = Zone(name, settings.gateway_url(), own).client_info(own.client_id if own else "0" * 64)
+        target = Zone(name, settings.gateway_url(), own)
+        client = target.client_info(own.client_id if own else _NOBODY)
+        may_load = _may_load(target)
     except Unreachable as error:
         problems.append(error)
         return None, "does not answer"
@@ -226,18 +237,36 @@ def _ask(
     if own is None:
         problems.append(
             NotConfigured(
-                "this machine has no client keys: it can load what is public, and store nothing in a zone",
-                hint="run `kachery init`",
+                f"this machine has no client keys: {_without(may_load)} zone {name}",
+                hint=f"run `kachery init`{'' if may_load else _CHECK_NAME}",
             )
         )
     elif client is None:
         problems.append(
             NotRegistered(
-                f"this machine is not registered in zone {name}: it can load what is public, and store nothing there",
-                hint="run `kachery init`",
+                f"this machine is not registered: {_without(may_load)} zone {name}",
+                hint=f"run `kachery init`{'' if may_load else _CHECK_NAME}",
+            )
+        )
+    elif not may_load:
+        problems.append(
+            NotAllowed(
+                f"{client.get('ownerId')} may not load from zone {name}", hint="ask one of the zone's administrators"
             )
         )
     return client, "answers"
+
+
+def _may_load(target: Zone) -> bool:
+    try:
+        target.find(_NOTHING)
+    except NotAllowed:
+        return False
+    return True
+
+
+def _without(may_load: bool) -> str:
+    return "it can load from, but not store in," if may_load else "it can neither load from nor store in"
 
 
 def _directory_state(root: os.PathLike[str], problems: list[KacheryError]) -> str:
@@ -264,6 +293,12 @@ def _origin(variable: str, key: str) -> str:
     if settings.variable(variable):
         return f"from {variable}"
     return f"from {settings.config_path()}" if settings.config().get(key) else "the default"
+
+
+def _owner(client: dict[str, Any] | None, *, known: bool) -> str:
+    if client is not None:
+        return str(client.get("ownerId") or "-")
+    return "not registered" if known else "-"
 
 
 def _in_brackets(text: object) -> str:
