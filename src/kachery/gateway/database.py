@@ -59,7 +59,7 @@ class Database:
             self._reader = self._engine.connect()
         try:
             return function(self._reader, *args, **kwargs)
-        except sqlalchemy.exc.DBAPIError as error:
+        except (sqlalchemy.exc.DBAPIError, sqlite3.Error) as error:
             raise _explain(error, self.path) from error
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -80,7 +80,7 @@ class Database:
                 # the lock for writing is taken before anything is read: what was checked still holds at the commit
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 return function(connection, *args, **kwargs)
-        except sqlalchemy.exc.DBAPIError as error:
+        except (sqlalchemy.exc.DBAPIError, sqlite3.Error) as error:
             raise _explain(error, self.path) from error
 
     def close(self) -> None:
@@ -177,8 +177,8 @@ def _configure(connection: Any, record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _explain(error: sqlalchemy.exc.DBAPIError, path: Path) -> KacheryError:
-    text = str(error.orig)
+def _explain(error: sqlalchemy.exc.DBAPIError | sqlite3.Error, path: Path) -> KacheryError:
+    text = str(error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error)
     if "disk is full" in text:
         return StorageFull(f"could not write to {path}: {text}", hint="make room on this file system, then try again")
     if "locked" in text or "busy" in text:

@@ -20,7 +20,7 @@ _HIGH_WATER = 4 * 1024 * 1024
 _LOW_WATER = 1024 * 1024
 
 # The thread is woken for at least this much, or at the end
-_BATCH = 512 * 1024
+_BATCH = 256 * 1024
 
 
 class Body(Protocol):

@@ -164,7 +164,7 @@ class CloudDialect:
 
     def _find(self, scope: Scope, payload: dict[str, Any], client_id: str | None) -> dict[str, Any]:
         gateway = self._gateway
-        sha1 = payload["hash"]
+        sha1 = payload["hash"] if is_hash("sha1", payload["hash"]) else ""
         found = gateway.database.read_now(_look_up, payload.get("zone", "default"), sha1, client_id)
         caller, zone, size = found
         gateway.counters.count(
@@ -339,10 +339,13 @@ def _who(
 def _look_up(
     connection: Connection, zone_name: str, sha1: str, client_id: str | None
 ) -> tuple[identity.Caller, zones.Zone, int | None]:
-    caller, rights, zone = _who(connection, zone_name, client_id)
-    if zone is None or not rights.download:
+    # one lookup for zone and file: this is the busiest request; rights are looked at before anything is said
+    found = zones.find_with_file(connection, zone_name, sha1)
+    caller = identity.caller(connection, zone_name, client_id)
+    zone, size = found or (None, None)
+    if zone is None or not zones.rights_of(connection, zone, caller.user).download:
         raise _denied(caller, zone_name, "download from")
-    return caller, zone, files.size_of(connection, zone_name, sha1) if is_hash("sha1", sha1) else None
+    return caller, zone, size
 
 
 def require_upload(connection: Connection, zone_name: str, client_id: str | None) -> tuple[zones.Zone, identity.Caller]:

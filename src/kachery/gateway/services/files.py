@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from ...errors import Collision, Conflict
 from ..buckets.contract import Digests
 from ..models import content, deletions, files, upload_parts, uploads
+from .prepared import PreparedLookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 #: How long an unfinished upload can be continued, in milliseconds; each part begins it anew.
 UPLOAD_LIFETIME = 24 * 3600 * 1000
 
-_FIND = select(files.c.size).where(files.c.zone == bindparam("zone"), files.c.sha1 == bindparam("sha1"))
+_FIND = PreparedLookup(select(files.c.size).where(files.c.zone == bindparam("zone"), files.c.sha1 == bindparam("sha1")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ class Upload:
 
 def size_of(connection: Connection, zone: str, sha1: str) -> int | None:
     """The size in bytes of a file of a zone; `None` if the zone does not have it."""
-    row = connection.execute(_FIND, {"zone": zone, "sha1": sha1}).first()
-    return None if row is None else int(row.size)
+    row = _FIND(connection, zone=zone, sha1=sha1)
+    return None if row is None else int(row[0])
 
 
 def begin(

@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from ...errors import Conflict, InvalidInput, NotFound
 from ..models import clients, nonces, users
 from . import zones
+from .prepared import PreparedLookup
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -23,6 +24,12 @@ _CLIENT_ID = re.compile(r"[0-9a-f]{64}")
 LONGEST_LABEL = 200
 
 _FIND = select(clients).where(clients.c.zone == bindparam("zone"), clients.c.client_id == bindparam("client"))
+
+_CALLER = PreparedLookup(
+    select(clients.c.owner, users.c.id)
+    .join(users, users.c.name == clients.c.owner)
+    .where(clients.c.zone == bindparam("zone"), clients.c.client_id == bindparam("client"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +65,8 @@ def caller(connection: Connection, zone: str, client_id: str | None) -> Caller:
     """Who a client is in a zone."""
     if client_id is None:
         return ANONYMOUS
-    row = connection.execute(_CALLER, {"zone": zone, "client": client_id}).first()
-    return Caller(client_id) if row is None else Caller(client_id, row.owner, row.id)
-
-
-_CALLER = (
-    select(clients.c.owner, users.c.id)
-    .join(users, users.c.name == clients.c.owner)
-    .where(clients.c.zone == bindparam("zone"), clients.c.client_id == bindparam("client"))
-)
+    row = _CALLER(connection, zone=zone, client=client_id)
+    return Caller(client_id) if row is None else Caller(client_id, *row)
 
 
 def find_client(connection: Connection, zone: str, client_id: str) -> Client | None:

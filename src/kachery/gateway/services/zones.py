@@ -22,6 +22,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from ... import names
 from ...errors import Conflict, InvalidInput, NotFound
 from ..models import files, members, users, zones
+from .prepared import PreparedLookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +33,24 @@ if TYPE_CHECKING:
 RIGHTS = ("upload", "download", "admin")
 
 
-_FIND = select(zones).where(zones.c.name == bindparam("name"))
+_COLUMNS = (
+    zones.c.name,
+    zones.c.owner,
+    zones.c.bucket,
+    zones.c.directory,
+    zones.c.allow_public_download,
+    zones.c.allow_public_upload,
+)
 
-_RIGHTS = (
+_FIND = PreparedLookup(select(*_COLUMNS).where(zones.c.name == bindparam("name")))
+
+_FIND_WITH_FILE = PreparedLookup(
+    select(*_COLUMNS, files.c.size)
+    .outerjoin(files, (files.c.zone == zones.c.name) & (files.c.sha1 == bindparam("sha1")))
+    .where(zones.c.name == bindparam("name"))
+)
+
+_RIGHTS = PreparedLookup(
     select(users.c.is_admin, members.c.upload, members.c.download, members.c.admin)
     .select_from(users)
     .outerjoin(members, (members.c.user == users.c.name) & (members.c.zone == bindparam("name")))
@@ -78,8 +94,14 @@ class Member:
 
 def find(connection: Connection, name: str) -> Zone | None:
     """A zone by its name."""
-    row = connection.execute(_FIND, {"name": name}).first()
-    return None if row is None else _zone(row)
+    row = _FIND(connection, name=name)
+    return None if row is None else _zone(*row)
+
+
+def find_with_file(connection: Connection, name: str, sha1: str) -> tuple[Zone, int | None] | None:
+    """A zone by its name, and the size in bytes of a file in it, `None` if it does not have the file."""
+    row = _FIND_WITH_FILE(connection, name=name, sha1=sha1)
+    return None if row is None else (_zone(*row[:-1]), row[-1])
 
 
 def require(connection: Connection, name: str) -> Zone:
@@ -96,7 +118,7 @@ def require(connection: Connection, name: str) -> Zone:
 
 def list_all(connection: Connection) -> list[Zone]:
     """All zones by name."""
-    return [_zone(row) for row in connection.execute(select(zones).order_by(zones.c.name))]
+    return [_zone(*row) for row in connection.execute(select(*_COLUMNS).order_by(zones.c.name))]
 
 
 def create(connection: Connection, name: str, owner: str, now: int, *, private: bool, public_upload: bool) -> Zone:
@@ -189,13 +211,14 @@ def rights_of(connection: Connection, zone: Zone | None, user: str | None, *, re
         return Rights()
     if user is None or not registered:
         return Rights(download=zone.public_download)
-    row = connection.execute(_RIGHTS, {"name": zone.name, "who": user}).first()
+    row = _RIGHTS(connection, name=zone.name, who=user)
     if row is None:
         return Rights(download=zone.public_download)
-    admin = row.is_admin == 1 or zone.owner == user or row.admin == 1
+    of_gateway, upload, download, of_zone = row
+    admin = of_gateway == 1 or zone.owner == user or of_zone == 1
     return Rights(
-        upload=admin or zone.public_upload or row.upload == 1,
-        download=admin or zone.public_download or row.download == 1,
+        upload=admin or zone.public_upload or upload == 1,
+        download=admin or zone.public_download or download == 1,
         admin=admin,
     )
 
@@ -216,15 +239,8 @@ def sizes(connection: Connection) -> dict[str, tuple[int, int]]:
     return {str(zone): (int(count), int(size)) for zone, count, size in rows}
 
 
-def _zone(row: Row[tuple[object, ...]]) -> Zone:
-    return Zone(
-        name=row.name,
-        owner=row.owner,
-        bucket=row.bucket,
-        directory=row.directory,
-        public_download=row.allow_public_download == 1,
-        public_upload=row.allow_public_upload == 1,
-    )
+def _zone(name: str, owner: str, bucket: str, directory: str, public_download: object, public_upload: object) -> Zone:
+    return Zone(name, owner, bucket, directory, public_download == 1, public_upload == 1)
 
 
 def _member_rights(row: Row[tuple[object, ...]]) -> Rights:
