@@ -5,11 +5,12 @@ Works on the data directory, whether the gateway runs or not; what is changed co
 
 from __future__ import annotations
 
-import json
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from . import output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ def user_add(
         accounts.add_user(connection, name, now(), is_admin=admin)
         return accounts.invite(connection, name, now())
 
-    typer.echo(f"{address}/invitation/{_write(add)}")
+    output.data(f"{address}/invitation/{_write(add)}")
 
 
 @user_app.command("invite")
@@ -76,7 +77,7 @@ def user_invite(name: str) -> None:
     from ..gateway.services import accounts
 
     address = recorded_address(_config())
-    typer.echo(f"{address}/invitation/{_write(lambda connection: accounts.invite(connection, name, now()))}")
+    output.data(f"{address}/invitation/{_write(lambda connection: accounts.invite(connection, name, now()))}")
 
 
 @user_app.command("list")
@@ -110,7 +111,7 @@ def zone_create(
         zones.create(connection, zone, name, now(), private=private, public_upload=public_upload)
 
     _write(create)
-    typer.echo(f"made zone {zone}, owned by {name}", err=True)
+    output.say(f"made zone {zone}, owned by {name}")
 
 
 @zone_app.command("list")
@@ -195,7 +196,7 @@ def _set_rights(name: str, rights: str, zone: str, *, granted: bool) -> None:
     wanted = [right.strip() for right in rights.split(",") if right.strip()]
     now = _write(lambda connection: zones.grant(connection, zone, name, wanted, granted=granted))
     held = ", ".join(right for right in zones.RIGHTS if getattr(now, right)) or "nothing"
-    typer.echo(f"{name} may now do this as a member of zone {zone}: {held}", err=True)
+    output.say(f"{name} may now do this as a member of zone {zone}: {held}")
 
 
 @client_app.command("add")
@@ -210,7 +211,7 @@ def client_add(
     from ..gateway.services import identity
 
     _write(lambda connection: identity.register_client(connection, zone, client_id.lower(), owner, label, now()))
-    typer.echo(f"registered client {client_id[:8]}… in zone {zone} for {owner}", err=True)
+    output.say(f"registered client {client_id[:8]}… in zone {zone} for {owner}")
 
 
 @client_app.command("list")
@@ -243,7 +244,7 @@ def client_remove(
     count = _write(lambda connection: identity.remove_client(connection, wanted, zone=zone))
     if count == 0:
         raise NotFound(f"client {wanted[:8]}… is not registered" + (f" in zone {zone}" if zone else ""))
-    typer.echo(f"removed client {wanted[:8]}… from {count} zone(s)", err=True)
+    output.say(f"removed client {wanted[:8]}… from {count} zone(s)")
 
 
 @app.command("usage")
@@ -272,7 +273,7 @@ def resource_add(
     from ..gateway.services import resources
 
     _write(lambda connection: resources.add(connection, zone, name, owner, proxy_url, now()))
-    typer.echo(f"made resource {name} known in zone {zone}", err=True)
+    output.say(f"made resource {name} known in zone {zone}")
 
 
 @resource_app.command("list")
@@ -337,12 +338,9 @@ def _with_database(method: str, function: Callable[[Any], Any]) -> Any:
 
 def _table(as_json: bool, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     if as_json:
-        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
-        return
-    cells = [columns, *[tuple(_cell(value) for value in row) for row in rows]]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    for row in cells:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        output.document([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        output.table(columns, [[_cell(value) for value in row] for row in rows])
 
 
 def _cell(value: Any) -> str:

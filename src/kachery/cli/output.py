@@ -133,10 +133,15 @@ def _end_quietly() -> None:
 # --- stderr
 
 
+def tell(text: str) -> None:
+    """What a person must know, a quiet one too."""
+    _tell(visible(text))
+
+
 def say(text: str) -> None:
     """A notice: what was done, or is waited for."""
     if not _quiet:
-        _tell(visible(text))
+        tell(text)
 
 
 def suggest(text: str) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import output
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -60,16 +62,13 @@ def up(
         def ready(url: str) -> None:
             address = config.public_url or url
             if token is not None:
-                say(f"You administer this gateway. Choose a password for its pages: {address}/invitation/{token}")
+                output.tell(
+                    f"You administer this gateway. Choose a password for its pages: {address}/invitation/{token}"
+                )
             _configure_this_machine(address, zone)
-            typer.echo(f"ready {url}")
+            output.data(f"ready {url}")
 
         server.serve(gateway, listener, ready)
-
-
-def say(text: str) -> None:
-    """A line for the person who watches."""
-    typer.echo(text, err=True)
 
 
 def _prepare(gateway: Gateway, zone: str) -> str | None:
@@ -106,7 +105,7 @@ def _configure_this_machine(url: str, zone: str) -> None:
 
     if settings.gateway_url_or_none() is None:
         path = configuration.write(gateway_url=url, zone=zone)
-        say(f"This machine now uses {url}, zone {zone}, unless told otherwise ({path}).")
+        output.tell(f"This machine now uses {url}, zone {zone}, unless told otherwise ({path}).")
 
 
 def system_user_name() -> str:
