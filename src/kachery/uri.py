@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from . import digest, names
 from .errors import InvalidName, InvalidURI
@@ -147,7 +147,7 @@ Reference = FileRef | TreeRef | EncryptedRef | FeedRef | GithubRef | ZenodoRef |
 _SCHEME = re.compile(r"([a-z][a-z0-9-]*)://(.*)", re.DOTALL)
 _HEX = re.compile(r"[0-9a-f]+")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_CHUNK = re.compile(r"([0-9a-f]{40})~(\d{1,19})~(\d{1,19})")
+_CHUNK = re.compile(r"([0-9a-f]{40})~([0-9]{1,19})~([0-9]{1,19})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAMED_BY_HASH = re.compile(r"/sha1/(?:[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{2}/)?([0-9a-f]{40})$")
 
@@ -230,7 +230,7 @@ def named_uri(hash_: str, name: str | None = None, *, algorithm: str = "sha1") -
     quoted = _quote(name)
     if len(quoted) > room:
         stem, dot, suffix = name.rpartition(".")
-        if not stem or len(suffix) > 12:
+        if not stem or len(_quote(suffix)) > 12:
             stem, dot, suffix = name, "", ""
         while stem and len(quoted) > room:
             stem = stem[:-1]
@@ -365,6 +365,11 @@ def _zenodo(rest: str, uri: str, *, sandbox: bool) -> ZenodoRef:
 def _url(uri: str) -> UrlRef:
     if not re.fullmatch(r"https?://[^/?#\s]+.*", uri):
         raise InvalidURI(f"the address names no host: {uri[:80]!r}")
+    try:
+        # a number out of range is only looked at when it is asked for
+        _ = urlsplit(uri).port
+    except ValueError as error:
+        raise InvalidURI(f"not an address: {uri[:80]!r}: {error}") from error
     match = _NAMED_BY_HASH.search(re.split(r"[?#]", uri, maxsplit=1)[0])
     return UrlRef(uri, sha1=match.group(1) if match else None)
 
