@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ from .errors import InvalidInput
 
 _PRIVATE_DER = bytes.fromhex("302e020100300506032b657004220420")
 _PUBLIC_DER = bytes.fromhex("302a300506032b6570032100")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -106,16 +109,22 @@ def canonical_json(value: Any) -> str:
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"not a JSON value: {error}") from error
     # upstream's serializer escapes DEL as well, which json leaves alone
     return text.replace("\x7f", "\\u007f")
 
 
 def javascript_json(value: Any) -> str:
-    """The canonical text of a JSON value as JavaScript peers write it: little escaped, integral floats as integers."""
-    # JavaScript sorts by UTF-16 code units; surrogates sort below U+E000 there
-    return json.dumps(_integral(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """The canonical text of a JSON value as JavaScript peers write it: little escaped, integral floats as integers.
+
+    Raises:
+        InvalidInput: If the value holds something that JSON does not have, NaN and infinity included.
+    """
+    try:
+        return _javascript(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"not a JSON value: {error}") from error
 
 
 def payload_digest(payload: dict[str, Any]) -> bytes:
@@ -145,9 +154,9 @@ def verify(client_id: str, payload: dict[str, Any], signature: str, *, legacy: b
     javascript_text = javascript_json(payload)
     if javascript_text != python_text:
         texts.append(javascript_text)
-    messages = [hashlib.sha1(_utf8(text), usedforsecurity=False).digest() for text in texts]
+    messages = [hashlib.sha1(text.encode(), usedforsecurity=False).digest() for text in texts]
     if legacy:
-        messages += [_utf8(text) for text in texts]
+        messages += [text.encode() for text in texts]
     for message in messages:
         try:
             key.verify(given, message)
@@ -157,21 +166,37 @@ def verify(client_id: str, payload: dict[str, Any], signature: str, *, legacy: b
     return False
 
 
-def _utf8(text: str) -> bytes:
-    # a lone surrogate cannot be encoded; JavaScript sends the replacement character for it
-    return text.encode("utf-8", "replace")
-
-
-def _integral(value: Any) -> Any:
+def _javascript(value: Any) -> str:
     if isinstance(value, dict):
-        return {
-            key: _integral(value[key]) for key in sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))
-        }
-    if isinstance(value, list):
-        return [_integral(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return int(value)
-    return value
+        # JavaScript sorts by UTF-16 code units; surrogates sort below U+E000 there
+        keys = sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+        return "{" + ",".join(f"{_javascript(key)}:{_javascript(value[key])}" for key in keys) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_javascript(item) for item in value) + "]"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _javascript_number(value)
+    text = json.dumps(value, ensure_ascii=False)
+    # of what is left unescaped, only half a pair of surrogates is not
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def _javascript_number(value: float) -> str:
+    from decimal import Decimal
+
+    # all numbers are doubles there, written without an exponent from 1e-6 to below 1e21
+    try:
+        number = float(value)
+    except OverflowError:
+        return "null"
+    if number != number or abs(number) == float("inf"):
+        raise ValueError(f"{number} is not a number of JSON")
+    digits, _, exponent = repr(abs(number)).partition("e")
+    sign = "-" if number < 0 else ""
+    if number == 0 or 1e-6 <= abs(number) < 1e21:
+        digits, exponent = format(Decimal(repr(abs(number))), "f"), ""
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return f"{sign}{digits}" + (f"e{int(exponent):+d}" if exponent else "")
 
 
 def _pem(der: bytes, kind: str) -> str:
