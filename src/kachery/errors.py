@@ -180,6 +180,7 @@ class StorageFull(KacheryError, OSError):
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
+_SENSELESS = {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class explaining:  # noqa: N801 — reads as a word: `with explaining("read", path):`
@@ -223,4 +224,6 @@ def from_os_error(error: OSError, action: str, path: str | os.PathLike[str]) -> 
         return NotAllowed(message, hint="check the owner, group and mode of the path and of the directories above it")
     if error.errno in _MISSING:
         return NotFound(message, hint="check the spelling of the path")
+    if error.errno in _SENSELESS:
+        return InvalidInput(message, hint="give another path")
     return KacheryError(message)
