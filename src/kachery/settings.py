@@ -50,13 +50,21 @@ def store_dir(*, respect_sandbox: bool = True) -> Path:
 
     Args:
         respect_sandbox: Whether a sandbox in use takes its place. Keys never live in a sandbox.
+
+    Raises:
+        InvalidInput: If it is in the home of a user whom this machine does not know.
     """
     if respect_sandbox and flag("KACHERY_CLOUD_USE_SANDBOX"):
         sandbox = variable("KACHERY_CLOUD_SANDBOX_DIR")
         if sandbox:
             return Path(sandbox)
     directory = variable("KACHERY_CLOUD_DIR")
-    return Path(directory).expanduser().absolute() if directory else Path.home() / ".kachery-cloud"
+    try:
+        return Path(directory).expanduser().absolute() if directory else Path.home() / ".kachery-cloud"
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"KACHERY_CLOUD_DIR names no directory: {error}", hint="set it to an absolute path"
+        ) from error
 
 
 def config_path() -> Path:
@@ -75,7 +83,9 @@ def config() -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
-    except ValueError as error:
+    except OSError as error:
+        raise NotConfigured(f"{path} cannot be read: {error.strerror}", hint="mend or remove it") from error
+    except (ValueError, RecursionError) as error:
         raise NotConfigured(
             f"{path} is not JSON: {error}", hint="mend or remove it, then run `kachery init`"
         ) from error
@@ -134,9 +144,10 @@ def key_pair() -> tuple[str, str] | None:
     private_key = variable("KACHERY_CLOUD_PRIVATE_KEY")
     if client_id and private_key:
         return client_id, private_key
-    if client_id:
+    if client_id or private_key:
         raise NotConfigured(
-            "KACHERY_CLOUD_CLIENT_ID is set but KACHERY_CLOUD_PRIVATE_KEY is not", hint="set both or neither"
+            "of KACHERY_CLOUD_CLIENT_ID and KACHERY_CLOUD_PRIVATE_KEY one is set and the other is not",
+            hint="set both or neither",
         )
     return None
 
