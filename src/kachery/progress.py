@@ -72,7 +72,8 @@ def wanted(total: int | None) -> bool:
         return choice == "1"
     if total is not None and total < WORTH_A_BAR:
         return False
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    # a program without a console has no stderr at all
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 @contextmanager
