@@ -16,6 +16,8 @@ import base64
 import hashlib
 import io
 import json
+import math
+import operator
 import pickle
 import sys
 import zlib
@@ -66,7 +68,10 @@ def json_to_bytes(value: Any, *, separators: tuple[str, str] = (",", ":"), inden
     # upstream's writer: it differs from json's in named tuples, decimals, bytes and the order of number keys
     import simplejson
 
-    text: str = simplejson.dumps(value, sort_keys=True, separators=separators, indent=indent, allow_nan=False)
+    try:
+        text: str = simplejson.dumps(value, sort_keys=True, separators=separators, indent=indent, allow_nan=False)
+    except RecursionError as error:
+        raise InvalidInput("the value is nested too deeply for JSON") from error
     return text.encode("ascii")
 
 
@@ -78,7 +83,7 @@ def bytes_to_json(data: bytes) -> Any:
     """
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WrongContent(f"the content is not JSON: {error}", hint="load it with load_text or load_file") from error
 
 
@@ -105,7 +110,8 @@ def bytes_to_array(data: bytes) -> np.ndarray:
     numpy = _numpy()
     try:
         loaded = numpy.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:
+        # what a damaged header makes numpy raise is not limited to what it documents
         raise WrongContent(f"the content is not a numpy array: {error}", hint="load it with load_file") from error
     if not isinstance(loaded, numpy.ndarray):
         raise WrongContent(
@@ -124,8 +130,11 @@ def pickle_to_bytes(value: Any) -> bytes:
     Raises:
         InvalidInput: If the value holds anything else.
     """
-    _check_simple(value)
-    return pickle.dumps(value)
+    try:
+        _check_simple(value)
+        return pickle.dumps(value)
+    except RecursionError as error:
+        raise InvalidInput("the value is nested too deeply for a pickle, or contains itself") from error
 
 
 def bytes_to_pickle(data: bytes) -> Any:
@@ -152,7 +161,7 @@ def deterministic_json(value: Any) -> str:
     """
     try:
         return json_to_bytes(_integral(value)).decode("ascii")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"not a JSON value: {error}") from error
 
 
@@ -178,12 +187,19 @@ def arrays_to_json(value: Any, *, compress: bool = False) -> Any:
     Raises:
         InvalidInput: If the value holds anything else, or an array of Python objects.
     """
+    try:
+        return _from_arrays(value, compress=compress)
+    except RecursionError as error:
+        raise InvalidInput("the value is nested too deeply for JSON, or contains itself") from error
+
+
+def _from_arrays(value: Any, *, compress: bool) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, dict):
-        return {key: arrays_to_json(item, compress=compress) for key, item in value.items()}
+        return {key: _from_arrays(item, compress=compress) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [arrays_to_json(item, compress=compress) for item in value]
+        return [_from_arrays(item, compress=compress) for item in value]
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
         data = value.tobytes(order="C")
@@ -203,20 +219,33 @@ def json_to_arrays(value: Any) -> Any:
         WrongContent: If what claims to be an array is none.
         NotSupported: If there is an array and numpy is not installed.
     """
+    try:
+        return _to_arrays(value)
+    except RecursionError as error:
+        raise WrongContent("the JSON value is nested too deeply") from error
+
+
+def _to_arrays(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [json_to_arrays(item) for item in value]
+        return [_to_arrays(item) for item in value]
     if not isinstance(value, dict):
         return value
     if value.get("_type") != "ndarray":
-        return {key: json_to_arrays(item) for key, item in value.items()}
+        return {key: _to_arrays(item) for key, item in value.items()}
     numpy = _numpy()
     try:
+        dtype, shape = numpy.dtype(value["dtype"]), [operator.index(length) for length in value["shape"]]
+        size = dtype.itemsize * math.prod(shape)
+        if min(shape, default=0) < 0:
+            raise ValueError(f"no array has the shape {shape}")
         if "data_b64" in value:
             data = base64.b64decode(value["data_b64"], validate=True)
         else:
-            data = zlib.decompress(base64.b64decode(value["data_gzip_b64"], validate=True))
-        return numpy.frombuffer(data, dtype=numpy.dtype(value["dtype"])).reshape(value["shape"])
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
+            # no more than the array takes, whatever the stream would grow to
+            packed = base64.b64decode(value["data_gzip_b64"], validate=True)
+            data = zlib.decompressobj().decompress(packed, size + 1)
+        return numpy.frombuffer(data, dtype=dtype).reshape(shape)
+    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
         raise WrongContent(f"an array in the JSON value cannot be read: {error}") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from kachery import digest
 from kachery.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_vectors() -> None:
