@@ -204,10 +204,12 @@ class Store:
 
     def entries(self) -> Iterator[audit.Entry]:
         """All blobs and links."""
+        self.layout.require_usable()
         return audit.entries(self.layout, self.links)
 
     def verify(self, told: Progress | None = None) -> Iterator[audit.Entry | audit.Problem]:
         """Every blob and link, each hashed again; see `audit.verify`."""
+        self.layout.require_usable()
         return audit.verify(self.layout, self.blobs, self.links, told or Silent())
 
     def usage(self) -> list[audit.Usage]:

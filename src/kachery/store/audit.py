@@ -145,15 +145,11 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
         The paths that were removed.
     """
     removed = remove_abandoned(layout, older_than)
-    limit = time.time() - older_than
     for algorithm in digest.HEX_LENGTHS:
         for folder, _, files in os.walk(f"{layout.root}/{algorithm}"):
             for name in files:
                 path = f"{folder}/{name}"
-                status = _stat(path)
-                if _LEFT_OVER.fullmatch(name) and status is not None and status.st_mtime <= limit:
-                    with explaining("remove", path):
-                        os.unlink(path)
+                if _LEFT_OVER.fullmatch(name) and remove_if_abandoned(path, older_than):
                     removed.append(path)
     return removed
 

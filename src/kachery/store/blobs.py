@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import stat
 import time
 from typing import TYPE_CHECKING
 
 from .. import digest, settings
-from ..errors import KacheryError, NotAllowed, SourceChanged, WrongContent, explaining, from_os_error
+from ..errors import KacheryError, SourceChanged, WrongContent, explaining, from_os_error
 from . import hashing
 from .layout import Layout, random_letters, remove_if_there, sync_directory, write_all
 from .verified import SMALL, Verified
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 # up to this size a file is read whole, hashed in memory and written once
 _AT_ONCE = 256 * 1024
+
+#: What the name of the list of a file's ranges ends with; see `receiving`.
+RANGES = ".ranges"
 
 
 class Blobs:
@@ -47,7 +51,8 @@ class Blobs:
         """
         path = self._layout.blob(hash_, algorithm)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # a pipe in its place would hold up the opening for ever
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -63,7 +68,9 @@ class Blobs:
                 return path
         finally:
             os.close(fd)
-        self._quarantine(path, hash_)
+        if not self._quarantine(path, hash_, status):
+            # somebody else was faster, and may have put it right
+            return self.find(hash_, algorithm)
         raise WrongContent(
             f"the stored copy of {algorithm} {hash_} was damaged: its content has the hash {found}",
             hint=f"it was moved to {self._layout.quarantine()}; load the file again",
@@ -162,10 +169,19 @@ class Blobs:
             incoming.publish(hash_)
         return hash_
 
-    def _quarantine(self, path: str, hash_: str) -> None:
+    def _quarantine(self, path: str, hash_: str, damaged: os.stat_result) -> bool:
+        """Move a damaged file away; says whether it was still the one in that place."""
+        place = f"{self._layout.quarantine()}/{hash_}.{random_letters(8)}"
         try:
             self._layout.make_directory(self._layout.quarantine())
-            os.replace(path, f"{self._layout.quarantine()}/{hash_}.{random_letters(8)}")
+            os.replace(path, place)
+            moved = os.stat(place)
+            if (moved.st_dev, moved.st_ino) == (damaged.st_dev, damaged.st_ino):
+                return True
+            os.replace(place, path)
+            return False
+        except FileNotFoundError:
+            return False
         except (OSError, KacheryError) as error:
             raise WrongContent(
                 f"{path} is damaged and could not be moved away: {error}",
@@ -185,7 +201,6 @@ class Incoming:
         self._verified = verified
         self.path = f"{layout.temporary()}/incoming.{random_letters(10)}"
         self.fd = layout.create(self.path)
-        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._published = False
 
     def publish(self, hash_: str, algorithm: str = "sha1") -> str:
@@ -251,36 +266,48 @@ def remove_abandoned(layout: Layout, older_than: float) -> list[str]:
     Returns:
         The paths that were removed.
     """
-    removed = []
     try:
         names = os.listdir(layout.temporary())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise from_os_error(error, "list", layout.temporary()) from error
-    for name in names:
-        path = f"{layout.temporary()}/{name}"
-        if _abandoned(path, older_than):
-            try:
-                os.unlink(path)
-            except OSError as error:
-                raise NotAllowed(f"could not remove {path}: {error.strerror}") from error
-            removed.append(path)
-    return removed
+    paths = [f"{layout.temporary()}/{name}" for name in names]
+    # the list of a file's ranges goes with the file
+    return [path for path in paths if not _is_list_of_another(path) and remove_if_abandoned(path, older_than)]
 
 
-def _abandoned(path: str, older_than: float) -> bool:
+def _is_list_of_another(path: str) -> bool:
+    return path.endswith(RANGES) and os.path.exists(path.removesuffix(RANGES))
+
+
+def remove_if_abandoned(path: str, older_than: float) -> bool:
+    """Remove a file that no living process holds and nobody touched for a while; says whether it was removed.
+
+    Args:
+        path: The file.
+        older_than: For how long, in seconds.
+
+    Raises:
+        NotAllowed: If it should go and may not.
+    """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
+        # just published or removed by somebody else, or not ours to look at
         return False
     try:
-        if time.time() - os.fstat(fd).st_mtime < older_than:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or time.time() - status.st_mtime < older_than:
             return False
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        # under the lock, so that whoever wants to continue with it sees that it is gone
+        with explaining("remove", path):
+            remove_if_there(f"{path}{RANGES}")
+            remove_if_there(path)
         return True
     finally:
         os.close(fd)

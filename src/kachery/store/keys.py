@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from .. import digest, settings
-from ..errors import InvalidInput, NotConfigured, from_os_error
+from ..errors import InvalidInput, NotConfigured, explaining
 from ..signing import ClientKeys
 from .layout import Layout, random_letters, remove_if_there, write_all
 
@@ -57,25 +57,24 @@ def load_or_create() -> ClientKeys:
     layout = Layout(settings.store_dir(respect_sandbox=False))
     layout.make_directory(str(directory))
     temporary = str(directory / f"private.pem.{random_letters(10)}")
-    try:
-        # private from its first moment on, and never in the place of another
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with explaining("write keys to", directory):
         try:
-            write_all(fd, keys.private_pem().encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        try:
+            # private from its first moment on, and never in the place of another
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                write_all(fd, keys.private_pem().encode())
+                os.fsync(fd)
+            finally:
+                os.close(fd)
             os.link(temporary, directory / "private.pem")
         except FileExistsError:
             winner = load()
             if winner is None:
                 raise NotConfigured(f"the key file {directory / 'private.pem'} cannot be read") from None
             return winner
-    except OSError as error:
-        raise from_os_error(error, "write keys to", directory) from error
-    finally:
-        remove_if_there(temporary)
+        finally:
+            # on a read-only file system this fails, too
+            remove_if_there(temporary)
     layout.replace(str(directory / "public.pem"), keys.public_pem().encode())
     return keys
 

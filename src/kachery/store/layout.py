@@ -21,6 +21,7 @@ too, whatever the umask says. `KACHERY_CLOUD_MULTI_USER=1` asks for the same any
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _GROUP_DIRECTORY = stat.S_ISGID | stat.S_IWGRP
+_GROUP_FILE = stat.S_IRGRP | stat.S_IWGRP
 
 
 class Layout:
@@ -107,7 +109,8 @@ class Layout:
         """Make a new file for reading and writing, with its directory where that is missing.
 
         Returns:
-            A descriptor, of a file that is group-writable where the directory asks for it.
+            A descriptor, of a file that is group-writable where the directory asks for it. It holds a lock as long as
+            it is open, by which files that nobody writes any more are told from the others.
 
         Raises:
             NotAllowed, StorageFull: As the file system says.
@@ -120,13 +123,20 @@ class Layout:
             except FileNotFoundError:
                 self.make_directory(os.path.dirname(path))
                 fd = os.open(path, flags, 0o666)
-            self.share(fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.share(fd)
+            except BaseException:
+                os.close(fd)
+                raise
         return fd
 
     def share(self, fd: int) -> None:
-        """Make an open file group-writable where the directory asks for it."""
-        if self.shared_with_group():
-            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_IRGRP | stat.S_IWGRP)
+        """Make an open file group-writable where the directory asks for it and nobody did so before."""
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        # what another user of the group made is writable already, and only its owner may change its mode
+        if mode & _GROUP_FILE != _GROUP_FILE and self.shared_with_group():
+            os.fchmod(fd, mode | _GROUP_FILE)
 
     def replace(self, path: str, content: bytes, *, mode: int | None = None) -> None:
         """Write a small file whole or not at all; readers see the old content or the new.
@@ -136,7 +146,9 @@ class Layout:
             content: What.
             mode: Its permissions from the first moment on; by default as for other files here.
         """
-        temporary = f"{path}.{random_letters(10)}"
+        # a name beside it could be mistaken for a mutable's, and would be too long for the longest ones
+        inside = path.startswith(f"{self._prefix}/")
+        temporary = f"{self.temporary()}/record.{random_letters(10)}" if inside else f"{path}.{random_letters(10)}"
         fd = self.create(temporary)
         with explaining("write to", path):
             try:
@@ -146,7 +158,11 @@ class Layout:
                     write_all(fd, content)
                     if settings.durable():
                         os.fsync(fd)
-                os.replace(temporary, path)
+                try:
+                    os.replace(temporary, path)
+                except FileNotFoundError:
+                    self.make_directory(os.path.dirname(path))
+                    os.replace(temporary, path)
             except BaseException:
                 remove_if_there(temporary)
                 raise
