@@ -145,7 +145,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] 
         output.warn(problem.message)
     if problems:
         raise problems[0]
-    output.suggest("ready: `kachery store FILE`, `kachery load URI`")
+    output.suggest("all is set up: `kachery store FILE`, `kachery load URI`")
 
 
 def delete(
