@@ -414,6 +414,9 @@ def file_info(text: str, *, zone: str | None = None) -> FileInfo:
     try:
         target = open_zone(zone or reference.zone)
         found = _find_remote(target, reference)
+    except NotConfigured as error:
+        if local is None:
+            raise _failure(reference, [*problems, error.message], None, hint=error.hint) from error
     except KacheryError as error:
         failure = error
         problems.append(error.message)
