@@ -108,13 +108,14 @@ class Application:
         await asyncio.to_thread(self._gateway.database.close)
 
     async def flush(self) -> None:
-        """Write the counters into the account book; a failure is logged, and nothing else."""
+        """Write the counters into the account book; a failure is logged, and the next time comes."""
         counts = self._gateway.counters.take()
         if not counts:
             return
         try:
             await self._gateway.database.write(usage.write, counts)
         except KacheryError as error:
+            self._gateway.counters.put_back(counts)
             self._gateway.log.error("usage_not_written", reason=error.message, lines=len(counts))
 
     async def _repeat(self, action: Callable[[], Awaitable[None]], seconds: float) -> None:

@@ -52,6 +52,12 @@ class Counters:
         for name, value in counts.items():
             line[COUNTS.index(name)] += value
 
+    def put_back(self, counts: dict[_Key, list[int]]) -> None:
+        """Count again what could not be written."""
+        for key, line in counts.items():
+            known = self._counts.setdefault(key, [0] * len(COUNTS))
+            self._counts[key] = [one + other for one, other in zip(known, line, strict=True)]
+
     def take(self) -> dict[_Key, list[int]]:
         """What was counted, to be written; counting begins anew."""
         counts, self._counts = self._counts, {}
