@@ -165,11 +165,11 @@ def demonstrate(zone: Zone) -> None:
 
 def invite(zone: Zone) -> None:
     """Say what can be done next."""
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in zone.variables("first-client").items())
+    print(f"\nThe zone runs at {zone.url} until Ctrl-C; its log is {_short(str(zone.log))}.")
     for word in zone.log.read_text().split():
         if "/invitation/" in word:
             print(f"You are its administrator; choose a password for its pages at\n  {word}")
-    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in zone.variables("first-client").items())
-    print(f"\nThe zone runs at {zone.url} until Ctrl-C; its log is {_short(str(zone.log))}.")
     print("Try next, in another terminal:\n")
     print(f"  export {settings}")
     print(f"  export PATH={shlex.quote(str(KACHERY.parent))}:$PATH")
