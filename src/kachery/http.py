@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from . import settings
 from .errors import BadReply, InvalidInput, TimedOut, Unreachable
@@ -95,7 +95,7 @@ def request(
             preload_content=False,
             decode_content=False,
         )
-    except (exceptions.LocationValueError, UnicodeError) as error:
+    except ValueError as error:
         raise InvalidInput(f"not an address: {host!r}: {error}") from error
     except exceptions.HTTPError as error:
         raise broken(error, host) from error
@@ -122,6 +122,8 @@ def broken(error: Exception, host: str) -> Unreachable:
         return Unreachable(
             f"the proxy for {host} cannot be used: {reason}", hint="check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
         )
+    if isinstance(reason, exceptions.ResponseError):
+        return BadReply(f"{host} sends one from address to address: {reason}", hint="check the address")
     return Unreachable(f"the connection to {host} broke: {reason}")
 
 
@@ -130,19 +132,28 @@ def read_all(response: urllib3.BaseHTTPResponse, host: str, limit: int = _LONGES
 
     Raises:
         BadReply: If it is longer than `limit` bytes.
-        TimedOut, Unreachable: If the connection breaks.
+        TimedOut: If it does not end, however much comes.
+        Unreachable: If the connection breaks.
     """
     from urllib3 import exceptions
 
+    data = bytearray()
+    patience = settings.timeout()
+    deadline = time.monotonic() + patience
     try:
-        data = response.read(limit + 1)
-        if len(data) > limit:
-            response.close()
-            raise BadReply(f"{host} sent more than {limit} bytes where a short reply was expected")
+        while piece := response.read1(_BLOCK):
+            data += piece
+            if len(data) > limit:
+                raise BadReply(f"{host} sent more than {limit} bytes where a short reply was expected")
+            if time.monotonic() > deadline:
+                raise TimedOut(f"{host} has not finished a short reply in {patience:.0f} s", hint="try again")
         response.release_conn()
-        return data
     except exceptions.HTTPError as error:
         raise broken(error, host) from error
+    finally:
+        # a connection with something left in it is of no use to the next request
+        response.close()
+    return bytes(data)
 
 
 def post_json(
@@ -200,7 +211,7 @@ class Reply:
         """
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             kind = "an HTML page" if self.body.lstrip()[:1] == b"<" else "something else"
@@ -255,8 +266,10 @@ def pause(attempt: int, error: Unreachable) -> None:
 
 def peer(url: str) -> str:
     """Whom an address names, for people: never its path or query, which may be secret."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] or url[:60]
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or url[:60]
+    except ValueError:
+        return url.partition("?")[0][:60]
 
 
 def user_agent() -> str:
@@ -278,9 +291,20 @@ def _pool(url: str) -> urllib3.PoolManager:
         pool = _pools.get(proxy)
         if pool is None:
             options: dict[str, Any] = {"num_pools": 16, "maxsize": 32, "blocksize": _BLOCK}
-            pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+            pool = _through(proxy, options) if proxy else urllib3.PoolManager(**options)
             _pools[proxy] = pool
         return pool
+
+
+def _through(proxy: str, options: dict[str, Any]) -> urllib3.ProxyManager:
+    import urllib3
+
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return urllib3.ProxyManager(proxy, **options)
+    who = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return urllib3.ProxyManager(address, proxy_headers=urllib3.make_headers(proxy_basic_auth=who), **options)
 
 
 def _proxy(url: str) -> str | None:
