@@ -83,16 +83,6 @@ class Assembly:
         with self._lock:
             return list(self._done)
 
-    def missing(self, size: int) -> list[tuple[int, int]]:
-        """The ranges that are not there."""
-        holes = []
-        position = 0
-        for start, end in [*self.ranges(), (size, size)]:
-            if start > position:
-                holes.append((position, start))
-            position = max(position, end)
-        return holes
-
     def seal(self) -> None:
         """Take no more parts.
 
@@ -119,6 +109,17 @@ class Assembly:
     def close(self) -> None:
         """Let go of the staging object."""
         self.staging.close()
+
+
+def missing(ranges: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """What ranges in order leave out of [0, size)."""
+    holes = []
+    position = 0
+    for start, end in [*ranges, (size, size)]:
+        if start > position:
+            holes.append((position, start))
+        position = max(position, end)
+    return holes
 
 
 def merge(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
