@@ -37,6 +37,10 @@ _LONGEST_REPLY = 16 * 1024 * 1024
 
 _BLOCK = 256 * 1024
 
+_PROXY_VARIABLES = tuple(
+    spelled for name in ("http_proxy", "https_proxy", "all_proxy") for spelled in (name, name.upper())
+)
+
 _pools: dict[str | None, urllib3.PoolManager] = {}
 _pools_owner = 0
 _pools_lock = threading.Lock()
@@ -309,7 +313,7 @@ def _through(proxy: str, options: dict[str, Any]) -> urllib3.ProxyManager:
 
 def _proxy(url: str) -> str | None:
     # without a variable that names one there is none; asking further costs more than the request
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
+    if not any(name in os.environ for name in _PROXY_VARIABLES):
         return None
     from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 

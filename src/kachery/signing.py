@@ -19,9 +19,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidInput
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _PRIVATE_DER = bytes.fromhex("302e020100300506032b657004220420")
 _PUBLIC_DER = bytes.fromhex("302a300506032b6570032100")
@@ -51,11 +55,9 @@ class ClientKeys:
     @classmethod
     def from_seed(cls, seed: bytes) -> ClientKeys:
         """The pair that belongs to a private key of 32 bytes."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
         if len(seed) != 32:
             raise InvalidInput(f"a private key has 32 bytes, not {len(seed)}")
-        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        public = _private_key(seed).public_key().public_bytes_raw()
         return cls(public.hex(), seed)
 
     @classmethod
@@ -96,9 +98,7 @@ class ClientKeys:
 
     def sign(self, payload: dict[str, Any]) -> str:
         """The signature over a payload, 128 hex digits."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(payload_digest(payload)).hex()
+        return _private_key(self.seed).sign(payload_digest(payload)).hex()
 
 
 def canonical_json(value: Any) -> str:
@@ -197,6 +197,14 @@ def _javascript_number(value: float) -> str:
     if "." in digits:
         digits = digits.rstrip("0").rstrip(".")
     return f"{sign}{digits}" + (f"e{int(exponent):+d}" if exponent else "")
+
+
+@lru_cache(maxsize=4)
+def _private_key(seed: bytes) -> Ed25519PrivateKey:
+    # to derive the public half costs as much as a signature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def _pem(der: bytes, kind: str) -> str:
