@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from . import http, settings
-from .errors import BadReply, KacheryError, NotAllowed, NotFound, Unreachable
+from .errors import BadReply, KacheryError, NotAllowed, NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +34,12 @@ _LOOK = 0.25
 _MARK_EVERY = 4 * 1024 * 1024
 
 _BUFFER = 256 * 1024
+
+# less than this, in bytes, is no progress: it would take for ever
+_PROGRESS = 64 * 1024
+
+# a connection that is slower than this for as long as a silent one may be silent is given up, in bytes per second
+_CRAWL = 1024
 
 
 class Expired(KacheryError):
@@ -71,9 +77,19 @@ def download(address: Callable[[bool], str], sink: Sink, progress: Progress, *, 
     addresses = _Addresses(address)
 
     def fetch(start: int, end: int, moved: Callable[[int], None]) -> None:
-        _fetch(addresses, sink, start, end, moved)
+        _fetch(addresses, sink, start, end, moved, whole=False)
 
-    _spread(deque(sink.missing(SEGMENT)), fetch, progress, connections)
+    def fetch_to_the_end(start: int, end: int, moved: Callable[[int], None]) -> None:
+        _fetch(addresses, sink, start, end, moved, whole=True)
+
+    try:
+        _spread(deque(sink.missing(SEGMENT)), fetch, progress, connections)
+    except _NoRanges:
+        # piece by piece it would send the beginning again for each
+        missing = sink.missing(sink.size)
+        start, end = missing[0][0], missing[-1][1]
+        progress.advance(sum(one - other for other, one in missing) - (end - start))
+        _persist(fetch_to_the_end, start, end, progress.advance)
 
 
 def upload_parts(
@@ -235,7 +251,9 @@ def _persist(
             raise
         except _Interrupted as error:
             start += done
-            failures = 1 if done else failures + 1
+            if start == end:
+                return
+            failures = 1 if done >= _PROGRESS else failures + 1
             if failures >= http.ATTEMPTS:
                 raise error.reason from None
             http.pause(failures, error.reason)
@@ -248,6 +266,10 @@ def _persist(
             http.pause(failures, error)
 
 
+class _NoRanges(Exception):
+    """A server was asked for a part and sends the whole."""
+
+
 class _Interrupted(Exception):
     """A download broke off; what came before is kept."""
 
@@ -256,7 +278,9 @@ class _Interrupted(Exception):
         self.reason = reason
 
 
-def _fetch(addresses: _Addresses, sink: Sink, start: int, end: int, moved: Callable[[int], None]) -> None:
+def _fetch(
+    addresses: _Addresses, sink: Sink, start: int, end: int, moved: Callable[[int], None], *, whole: bool
+) -> None:
     from urllib3 import exceptions
 
     url = addresses.current()
@@ -274,29 +298,43 @@ def _fetch(addresses: _Addresses, sink: Sink, start: int, end: int, moved: Calla
         raise _Interrupted(error) from error
     host = http.peer(url)
     position = marked = start
+    if response.status == 200 and (start, end) != (0, sink.size) and not whole:
+        response.close()
+        raise _NoRanges
     # a server that does not know ranges sends the file from its beginning
     to_skip = start if response.status == 200 else 0
+    patience = settings.timeout()
+    looked, arrived, seen = time.monotonic(), 0, 0
     try:
         with response:
             while position < end:
-                data = response.read1(_BUFFER)
+                data = response.read1(min(_BUFFER, to_skip + end - position))
                 if not data:
                     raise _Interrupted(
                         Unreachable(f"the connection to {host} broke {end - position} bytes before the end")
                     )
+                arrived += len(data)
+                if time.monotonic() - looked > patience:
+                    if arrived - seen < _CRAWL * patience:
+                        raise _Interrupted(
+                            TimedOut(
+                                f"{host} sends hardly anything: {arrived - seen} bytes in {patience:.0f} s",
+                                hint="try again later",
+                            )
+                        )
+                    looked, seen = time.monotonic(), arrived
                 if to_skip:
                     drop = min(to_skip, len(data))
                     to_skip, data = to_skip - drop, data[drop:]
-                data = data[: end - position]
                 sink.write(position, data)
                 position += len(data)
                 moved(len(data))
                 if position - marked >= _MARK_EVERY:
                     sink.mark(marked, position)
                     marked = position
-            if response.status == 200 and end < sink.size:
-                response.close()
-            else:
+            if response.status == 206 or end == sink.size:
+                if response.read1(1):
+                    raise BadReply(f"{host} sends more than the {end - start} bytes it was asked for")
                 response.release_conn()
     except exceptions.HTTPError as error:
         raise _Interrupted(http.broken(error, host)) from error
