@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -30,6 +31,13 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A running gateway for tests that change nothing."""
+    with Gateway(tmp_path_factory.mktemp("unchanged")) as running:
+        yield running
+
+
 def run(*arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.defpath,
@@ -43,8 +51,8 @@ def run(*arguments: str, home: Path, **variables: str) -> subprocess.CompletedPr
     )
 
 
-def test_the_data_directory_is_nobody_elses(gateway: Gateway) -> None:
-    for path in (gateway.data, gateway.data / "kachery.sqlite", gateway.data / "gateway.lock"):
+def test_the_data_directory_is_nobody_elses(unchanged: Gateway) -> None:
+    for path in (unchanged.data, unchanged.data / "kachery.sqlite", unchanged.data / "gateway.lock"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
@@ -80,8 +88,8 @@ def test_a_configured_machine_keeps_its_gateway(gateway: Gateway, tmp_path: Path
     assert json.loads(config.read_text()) == {"gateway_url": "https://kachery.example.org", "zone": "mine"}
 
 
-def test_a_second_gateway_on_the_same_data_is_refused(gateway: Gateway, tmp_path: Path) -> None:
-    done = run("up", "--data", str(gateway.data), "--port", "0", home=tmp_path)
+def test_a_second_gateway_on_the_same_data_is_refused(unchanged: Gateway, tmp_path: Path) -> None:
+    done = run("up", "--data", str(unchanged.data), "--port", "0", home=tmp_path)
 
     assert done.returncode == 10
     assert done.stdout == ""
@@ -90,11 +98,11 @@ def test_a_second_gateway_on_the_same_data_is_refused(gateway: Gateway, tmp_path
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_refused_and_leaves_no_trace(gateway: Gateway, tmp_path: Path) -> None:
-    done = run("up", "--data", str(tmp_path / "other"), "--port", str(gateway.port), home=tmp_path)
+def test_a_port_in_use_is_refused_and_leaves_no_trace(unchanged: Gateway, tmp_path: Path) -> None:
+    done = run("up", "--data", str(tmp_path / "other"), "--port", str(unchanged.port), home=tmp_path)
 
     assert done.returncode == 10
-    assert f"error: port {gateway.port} of 127.0.0.1 is in use" in done.stderr
+    assert f"error: port {unchanged.port} of 127.0.0.1 is in use" in done.stderr
     assert not (tmp_path / "other" / "kachery.sqlite").exists()
     assert not (tmp_path / "kachery-cloud").exists()
 
@@ -131,8 +139,6 @@ def test_a_data_directory_that_is_something_else(tmp_path: Path) -> None:
 
 
 def test_data_of_a_newer_release(gateway: Gateway, tmp_path: Path) -> None:
-    import sqlite3
-
     gateway.stop()
     connection = sqlite3.connect(gateway.data / "kachery.sqlite")
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -212,8 +218,8 @@ def test_administration_while_it_runs(gateway: Gateway, tmp_path: Path) -> None:
         (["resource", "add", "rig", "not-an-address", "--owner", "nobody", "--zone", "lab"], 2, "not the address"),
     ],
 )
-def test_bad_administration(gateway: Gateway, tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
-    done = run("admin", "--data", str(gateway.data), *arguments, home=tmp_path)
+def test_bad_administration(unchanged: Gateway, tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run("admin", "--data", str(unchanged.data), *arguments, home=tmp_path)
 
     assert done.returncode == code, done.stderr
     assert words in done.stderr
@@ -229,8 +235,8 @@ def test_administration_of_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
-def test_the_data_directory_comes_from_the_environment(gateway: Gateway, tmp_path: Path) -> None:
-    done = run("admin", "zone", "list", home=tmp_path, KACHERY_DATA=str(gateway.data))
+def test_the_data_directory_comes_from_the_environment(unchanged: Gateway, tmp_path: Path) -> None:
+    done = run("admin", "zone", "list", home=tmp_path, KACHERY_DATA=str(unchanged.data))
     assert "lab" in done.stdout
 
 
@@ -348,7 +354,8 @@ def test_memory_does_not_grow_with_the_file(gateway: Gateway) -> None:
 
 def test_help_is_quick_to_import() -> None:
     # the server's packages are not needed to say what there is
-    code = "import sys, kachery.cli.main; print([m for m in ('sqlalchemy', 'starlette', 'uvicorn', 'jinja2', 'alembic', 'structlog') if m in sys.modules])"
+    heavy = ["sqlalchemy", "starlette", "uvicorn", "jinja2", "alembic", "structlog"]
+    code = f"import sys, kachery.cli.main; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -356,7 +363,7 @@ def test_help_is_quick_to_import() -> None:
 def test_any_address_is_not_given_to_others(tmp_path: Path) -> None:
     port = free_port()
     process = subprocess.Popen(
-        [str(KACHERY), "up", "--data", str(tmp_path / "data"), "--host", "0.0.0.0", "--port", str(port)],  # noqa: S104
+        [str(KACHERY), "up", "--data", str(tmp_path / "data"), "--host", "0.0.0.0", "--port", str(port)],
         env={"PATH": os.defpath, "HOME": str(tmp_path), "KACHERY_CLOUD_DIR": str(tmp_path / "kc")},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from ..errors import Conflict, InvalidInput, from_os_error
+from ..errors import Conflict, InvalidInput, KacheryError, from_os_error
 from .app import Application
 from .config import record_address
 from .logs import ForwardToLog
@@ -152,6 +152,8 @@ def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str, st
         signal.signal(number, _end)
     with suppress(_Told):
         server.run(sockets=[listener])
+    if not server.started:
+        raise KacheryError("the gateway could not start", hint="the lines above say why")
 
 
 def _end(number: int, frame: object) -> None:

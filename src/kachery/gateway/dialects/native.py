@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import _version
 from ...digest import is_hash
-from ...errors import InvalidInput, KacheryError, NotAllowed, NotFound, NotSupported
+from ...errors import InvalidInput, KacheryError, NotAllowed, NotFound
 from ..http import host_of, read_json, send_bytes, send_json
 from ..receiving import now
 from ..services import files, registrations
@@ -75,7 +75,8 @@ class NativeDialect:
                 case "POST", "/api/v1/uploads/name":
                     await send_json(send, 200, await self._name_upload(receive), _CORS)
                 case method, "/probe" | "/api/v1/registrations" | "/api/v1/uploads" | "/api/v1/uploads/name":
-                    raise NotSupported(f"{method} is not for this address")
+                    shape = {"error": {"code": "method", "message": f"{method} is not for this address", "hint": None}}
+                    await send_json(send, 405, shape, _CORS)
                 case _:
                     raise NotFound("there is nothing at this address")
         except KacheryError as error:

@@ -196,13 +196,17 @@ class Transfers:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        sent = await _send_range(receive, send, reader, start, end)
+        sent, problem = await _send_range(receive, send, reader, start, end)
+        if problem:
+            # too late for another answer: the server breaks the connection, and the reader knows that bytes are missing
+            self._gateway.log.warning("download_broken", zone=token.zone, sha1=token.sha1, sent=sent, reason=problem)
         # several ranges make one download, counted with its beginning
         counted = 1 if start == 0 else 0
         self._gateway.counters.count(token.zone, token.user, "", now(), downloads=counted, download_bytes=sent)
 
 
-async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> int:
+async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> tuple[int, str | None]:
+    """Send bytes `start` to `end` of a file; says how many were taken, and what came in between."""
     if end - start <= _PIECE:
         return await _send_pieces(send, reader, start, end, None)
     # the server takes pieces for a reader who is gone without a word, and the disk would read them for nobody
@@ -218,8 +222,9 @@ async def _wait_until_gone(receive: Receive) -> None:
         pass
 
 
-async def _send_pieces(send: Send, reader: Reader, start: int, end: int, gone: asyncio.Task[None] | None) -> int:
-    """Send bytes `start` to `end` of a file; says how many were taken."""
+async def _send_pieces(
+    send: Send, reader: Reader, start: int, end: int, gone: asyncio.Task[None] | None
+) -> tuple[int, str | None]:
     position = start
     loop = asyncio.get_running_loop()
     while gone is None or not gone.done():
@@ -228,16 +233,18 @@ async def _send_pieces(send: Send, reader: Reader, start: int, end: int, gone: a
         if piece is None:
             piece = await asyncio.to_thread(reader.read, position, count)
         if count and not piece:
-            raise KacheryError("the file became shorter while it was sent")
+            return position - start, "the file became shorter while it was sent"
+        last = position + len(piece) >= end
+        try:
+            # a reader that takes nothing any more must not keep the file open for ever
+            async with asyncio.timeout_at(loop.time() + PATIENCE):
+                await send({"type": "http.response.body", "body": piece, "more_body": not last})
+        except TimeoutError:
+            return position - start, f"the reader took nothing for {PATIENCE:.0f} s"
         position += len(piece)
-        last = position >= end
-        message = {"type": "http.response.body", "body": piece, "more_body": not last}
-        # a reader that takes nothing any more must not keep the file open for ever
-        async with asyncio.timeout_at(loop.time() + PATIENCE):
-            await send(message)
         if last:
-            break
-    return position - start
+            return position - start, None
+    return position - start, "the reader went away"
 
 
 def _content_range(value: bytes | None, size: int) -> tuple[int, int] | None:
