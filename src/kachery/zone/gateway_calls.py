@@ -103,7 +103,7 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
     if named is not None:
         told, hint = _without_hint(message)
         raise named(told, hint=hint)
-    if reply.body.lstrip()[:1] == b"<" or reply.status == 404:
+    if reply.body.lstrip()[:1] == b"<" or reply.status == 404 or 300 <= reply.status < 400:
         raise BadReply(
             f"{reply.host} is not a kachery gateway: it answered {kind} with HTTP {reply.status}",
             hint="check KACHERY_GATEWAY_URL",
