@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import KacheryError
+from ..errors import KacheryError, from_os_error
 from .blobs import Blobs, remove_abandoned, remove_if_abandoned
 from .layout import Layout, is_leaf_name
 
@@ -89,7 +89,7 @@ def usage(layout: Layout, links: Links) -> list[Usage]:
     """How much there is of each kind."""
     kinds = ("blobs", "links", "damaged", "temporary", "other")
     files, sizes = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
-    for folder, _, names in os.walk(layout.root):
+    for folder, _, names in os.walk(layout.root, onerror=_unless_missing):
         top = os.path.relpath(folder, layout.root).partition(os.sep)[0]
         for name in names:
             status = _stat(f"{folder}/{name}")
@@ -144,7 +144,7 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
     """
     removed = remove_abandoned(layout, older_than)
     for algorithm in digest.HEX_LENGTHS:
-        for folder, _, files in os.walk(f"{layout.root}/{algorithm}"):
+        for folder, _, files in os.walk(f"{layout.root}/{algorithm}", onerror=_unless_missing):
             for name in files:
                 path = f"{folder}/{name}"
                 if _LEFT_OVER.fullmatch(name) and remove_if_abandoned(path, older_than):
@@ -153,12 +153,18 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
 
 
 def _leaves(top: str, algorithm: str) -> Iterator[tuple[str, str]]:
-    for folder, folders, files in os.walk(top):
+    for folder, folders, files in os.walk(top, onerror=_unless_missing):
         folders.sort()
         for name in sorted(files):
             # what lies anywhere else is nothing that anybody would find
             if is_leaf_name(name, algorithm) and folder == f"{top}/{name[:2]}/{name[2:4]}/{name[4:6]}":
                 yield f"{folder}/{name}", name
+
+
+def _unless_missing(error: OSError) -> None:
+    # what cannot be listed must not look as if it were empty
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise from_os_error(error, "list", error.filename) from error
 
 
 def _stat(path: str) -> os.stat_result | None:
