@@ -128,7 +128,10 @@ def broken(error: Exception, host: str) -> Unreachable:
         )
     if isinstance(reason, exceptions.ResponseError):
         return BadReply(f"{host} sends one from address to address: {reason}", hint="check the address")
-    return Unreachable(f"the connection to {host} broke: {reason}")
+    # the library wraps what happened into a pair of its own words and the cause
+    cause = reason.args[-1] if isinstance(reason, exceptions.ProtocolError) and reason.args else reason
+    what = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+    return Unreachable(f"the connection to {host} broke: {what}", hint="try again")
 
 
 def read_all(response: urllib3.BaseHTTPResponse, host: str, limit: int = _LONGEST_REPLY) -> bytes:
