@@ -56,7 +56,7 @@ class Store:
     def __init__(self, root: str | Path | None = None) -> None:
         if root is None:
             sandbox.make_if_wanted()
-        self.root = Path(root) if root is not None else settings.store_dir()
+        self.root = Path(root).absolute() if root is not None else settings.store_dir()
         self.layout = Layout(self.root)
         self._verified = Verified(self.layout)
         self._cache = HashCache(self.layout, self._verified)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # <hash>.<10 letters> of a local copy, <hash>.tmp.<8 letters> of a download; ours and upstream's
 _LEFT_OVER = re.compile(r"[0-9a-f]{32,64}\.(tmp\.[A-Za-z0-9]{8}|[A-Za-z0-9]{10})")
 
+# keys that were never used, of a process that ended while it made them
+_KEYS_LEFT_OVER = re.compile(r"(private|public)\.pem\.[0-9a-f]{10}")
+
 #: Upstream's programs hold no lock on what they write, so only age tells, in seconds.
 ABANDONED_AFTER = 24 * 3600.0
 
@@ -143,6 +146,9 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
         The paths that were removed.
     """
     removed = remove_abandoned(layout, older_than)
+    for key_file in layout.root.glob("*.pem.*"):
+        if _KEYS_LEFT_OVER.fullmatch(key_file.name) and remove_if_abandoned(str(key_file), older_than):
+            removed.append(str(key_file))
     for algorithm in digest.HEX_LENGTHS:
         for folder, _, files in os.walk(f"{layout.root}/{algorithm}", onerror=_unless_missing):
             for name in files:

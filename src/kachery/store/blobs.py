@@ -6,7 +6,6 @@ did when it was last hashed. What is taken in is copied to a private file first,
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import stat
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import digest, settings
 from ..errors import KacheryError, SourceChanged, WrongContent, explaining, from_os_error
 from . import hashing
-from .layout import Layout, random_letters, remove_if_there, sync_directory, write_all
+from .layout import Layout, lock, random_letters, remove_if_there, sync_directory, write_all
 from .verified import SMALL, Verified
 
 if TYPE_CHECKING:
@@ -301,9 +300,7 @@ def remove_if_abandoned(path: str, older_than: float) -> bool:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or time.time() - status.st_mtime < older_than:
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock(fd):
             return False
         # under the lock, so that whoever wants to continue with it sees that it is gone
         with explaining("remove", path):

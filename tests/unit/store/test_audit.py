@@ -123,6 +123,7 @@ def left_over(store: Store) -> dict[str, Path]:
         "our record": temporary / "record.0123456789",
         "our download": temporary / f"sha1.{hash_}.part",
         "its list": temporary / f"sha1.{hash_}.part.ranges",
+        "our keys": store.root / "private.pem.0123456789",
         "a list alone": temporary / f"sha1.{'0' * 40}.part.ranges",
     }
 
