@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PRIVATE_DER = bytes.fromhex("302e020100300506032b657004220420")
 _PUBLIC_DER = bytes.fromhex("302a300506032b6570032100")
 
+_HEX = re.compile("[0-9a-fA-F]{192}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -144,6 +145,9 @@ def verify(client_id: str, payload: dict[str, Any], signature: str, *, legacy: b
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    # blanks between digits would make two texts of one signature
+    if not _HEX.fullmatch(client_id + signature):
+        return False
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(client_id))
         given = bytes.fromhex(signature)
