@@ -42,8 +42,18 @@ _PROXY_VARIABLES = tuple(
 )
 
 _pools: dict[str | None, urllib3.PoolManager] = {}
-_pools_owner = 0
 _pools_lock = threading.Lock()
+
+
+def _begin_anew() -> None:
+    global _pools_lock
+    # its parent's connections are not a child's, and another thread of its parent may have held the lock
+    _pools_lock = threading.Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Busy(Unreachable):
@@ -287,14 +297,10 @@ def user_agent() -> str:
 
 
 def _pool(url: str) -> urllib3.PoolManager:
-    global _pools_owner
     import urllib3
 
     proxy = _proxy(url)
     with _pools_lock:
-        if _pools_owner != os.getpid():
-            _pools.clear()
-            _pools_owner = os.getpid()
         pool = _pools.get(proxy)
         if pool is None:
             options: dict[str, Any] = {"num_pools": 16, "maxsize": 32, "blocksize": _BLOCK}
