@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import digest
 from ..errors import KacheryError, from_os_error
+from . import sandbox
 from .blobs import Blobs, remove_abandoned, remove_if_abandoned
 from .layout import Layout, is_leaf_name
 
@@ -145,10 +146,9 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
     Returns:
         The paths that were removed.
     """
-    removed = remove_abandoned(layout, older_than)
-    for key_file in layout.root.glob("*.pem.*"):
-        if _KEYS_LEFT_OVER.fullmatch(key_file.name) and remove_if_abandoned(str(key_file), older_than):
-            removed.append(str(key_file))
+    removed = [*remove_abandoned(layout, older_than), *sandbox.remove_abandoned(layout, older_than)]
+    half_made = [str(path) for path in layout.root.glob("*.pem.*") if _KEYS_LEFT_OVER.fullmatch(path.name)]
+    removed += [path for path in half_made if remove_if_abandoned(path, older_than)]
     for algorithm in digest.HEX_LENGTHS:
         for folder, _, files in os.walk(f"{layout.root}/{algorithm}", onerror=_unless_missing):
             for name in files:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from kachery import settings
+from kachery.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +55,31 @@ def test_a_sandbox_asked_for_from_outside(own_environment: Path) -> None:
 
     assert done.stdout.startswith(str(own_environment / "sandbox"))
     assert [path for path in own_environment.rglob("*") if path.is_file()] == []
+
+
+HOLD = """
+import sys
+from kachery import settings
+from kachery.store import Store, sandbox
+sandbox.use()
+Store().add_bytes(b"x")
+print(settings.store_dir(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_sandbox_of_a_killed_process_goes_and_others_stay(own_environment: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    inside = child.stdout.readline().strip()
+    upstreams = own_environment / "sandbox" / "aB3dE6gH"
+    upstreams.mkdir()
+    for path in (inside, upstreams):
+        os.utime(path, (1, 1))
+    assert Store().clean() == []
+
+    child.kill()
+    child.communicate()
+
+    assert Store().clean() == [inside]
+    assert list((own_environment / "sandbox").iterdir()) == [upstreams]
