@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 
@@ -104,9 +105,11 @@ class Liar:
 
     Args:
         behave: Answers a request.
+        tls: What makes connections secret, for a server at an https address.
     """
 
     behave: Callable[[Exchange], None]
+    tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
 
@@ -151,6 +154,8 @@ class Liar:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection, server_side=True)
             with connection, connection.makefile("rb") as incoming:
                 while (request := _read(incoming)) is not None:
                     self.requests.append(request)

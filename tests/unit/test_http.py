@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import base64
+import datetime
+import ipaddress
 import os
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from kachery import http
 from kachery.errors import BadReply, InvalidInput, TimedOut, Unreachable
@@ -15,6 +21,7 @@ from rigs.liar import Exchange, Liar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 OK: Callable[[Exchange], None] = lambda exchange: exchange.json(200, {"type": "ok"})  # noqa: E731
 
@@ -263,3 +270,50 @@ def test_a_forked_child_makes_connections_of_its_own(liar: Liar) -> None:
 def test_who_is_named() -> None:
     assert http.peer("https://user:secret@host:1/path?token=x") == "host:1"
     assert "secret" not in http.peer("http://[bad/?secret")
+
+
+# --- certificates
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that nobody trusts, and its key."""
+    now = datetime.datetime.now(datetime.UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "lab")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return paths
+
+
+def test_a_certificate_counts_when_the_machine_trusts_it(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*certificate)
+    with Liar(OK, tls=server) as liar:
+        url = liar.url.replace("http:", "https:")
+        with pytest.raises(Unreachable, match="no certificate that this machine trusts") as caught:
+            get(url)
+        assert "clock" in (caught.value.hint or "")
+        assert liar.requests == []
+        # as a lab with an authority of its own does it
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        http._begin_anew()
+        assert get(url).status == 200
