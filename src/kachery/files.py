@@ -146,6 +146,7 @@ def store_file(
         NotConfigured, NotRegistered, NotAllowed, Unreachable: If the zone does not take it.
         StorageFull: If there is no room.
     """
+    path = os.fsdecode(path)
     plain_directory = settings.store_file_dir()
     if not local and plain_directory is not None:
         hash_, size = plain.add_file(plain_directory, path)
@@ -336,7 +337,7 @@ def load_file(
         raise _not_supported(reference, text)
     if dest is None:
         return path
-    return _copy(path, os.fspath(dest), reference if isinstance(reference, uri.FileRef) else None)
+    return _copy(path, os.fsdecode(dest), reference if isinstance(reference, uri.FileRef) else None)
 
 
 def load_bytes(

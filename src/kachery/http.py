@@ -96,6 +96,8 @@ def request(
 
     patience = settings.timeout() if timeout is None else timeout
     host = peer(url)
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"not an address: {host!r}", hint="it must begin with http:// or https://")
     try:
         return _pool(url).request(
             method,

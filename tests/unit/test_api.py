@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -184,3 +185,25 @@ def test_opening_what_is_here() -> None:
         file.seek(3)
         assert file.read(4) == b"3456"
     assert kachery.load_bytes(uri, 3, 7, local_only=True) == b"3456"
+
+
+def test_paths_of_any_kind(tmp_path: Path) -> None:
+    (tmp_path / "x.dat").write_bytes(b"x")
+    begin = "sha1://11f6ad8ec52a2984abaafd7c3b516503785c2072"
+    for path in (tmp_path / "x.dat", str(tmp_path / "x.dat"), os.fsencode(tmp_path / "x.dat")):
+        assert kachery.store_file(path, local=True) == f"{begin}/x.dat"  # type: ignore[arg-type]
+        assert kachery.link_file(path) == f"{begin}/x.dat"  # type: ignore[arg-type]
+    for dest in (tmp_path / "y", str(tmp_path / "y"), os.fsencode(tmp_path / "y")):
+        assert kachery.load_file(begin, dest=dest) == str(tmp_path / "y")  # type: ignore[arg-type]
+    for nothing in (None, 7):
+        with pytest.raises(TypeError):
+            kachery.store_file(nothing, local=True)  # type: ignore[arg-type]
+
+
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.dat").write_bytes(b"x")
+    uri = kachery.link_file("x.dat")
+    assert kachery.load_file(uri, dest="y.dat") == "y.dat"
+    monkeypatch.chdir("/")
+    assert kachery.load_file(uri) == str(tmp_path / "x.dat")

@@ -180,7 +180,10 @@ def test_redirects_to_what_is_no_web_address(liar: Liar) -> None:
         get(liar.url, follow=True)
 
 
-@pytest.mark.parametrize("url", ["http://[::1/", "http://host:port/", "ftp://127.0.0.1/", "http://", "http://a b/"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1/", "nonsense", "//127.0.0.1/", "http://host:port/", "ftp://127.0.0.1/", "http://", "http://a b/"],
+)
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises((InvalidInput, Unreachable)):
         get(url)

@@ -184,7 +184,9 @@ class Layout:
         except OSError as error:
             raise from_os_error(error, "read the store directory", self.root) from error
         if not stat.S_ISDIR(mode):
-            raise NotAllowed(f"{self.root} is not a directory", hint="set KACHERY_CLOUD_DIR to a directory")
+            raise NotAllowed(
+                f"{self.root} is not a directory", hint="give the path of a directory, or of one that can be made"
+            )
 
 
 def lock(fd: int) -> bool:

@@ -42,7 +42,7 @@ def add_file(
         SourceChanged: If it changes meanwhile.
         StorageFull, NotAllowed: If the directory cannot be written to.
     """
-    text = os.path.abspath(path)
+    text = os.path.abspath(os.fsdecode(path))
     source, status = open_source(text)
     try:
         with (
