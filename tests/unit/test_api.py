@@ -36,7 +36,7 @@ def test_importing_is_light_and_creates_nothing(
     (tmp_path / "home").mkdir()
     if "kachery.errors" in statement:
         statement = "import kachery, kachery.errors"
-    heavy = ["numpy", "urllib3", "cryptography", "tqdm", "simplejson", "http.client", "ssl", "sqlite3", "typer"]
+    heavy = ["numpy", "urllib3", "nacl", "tqdm", "simplejson", "http.client", "ssl", "sqlite3", "typer"]
     assert run(f"{statement}\nimport sys; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
     assert (
         run("import kachery.api, sys; print([name for name in ('numpy', 'urllib3', 'tqdm') if name in sys.modules])")
@@ -50,7 +50,7 @@ def test_storing_locally_needs_no_network_library() -> None:
 import sys, kachery
 uri = kachery.store_text("x", local=True)
 assert kachery.load_text(uri) == "x"
-print([name for name in ("numpy", "urllib3", "tqdm", "cryptography") if name in sys.modules])
+print([name for name in ("numpy", "urllib3", "tqdm", "nacl") if name in sys.modules])
 """
     assert run(code) == "[]\n"
 
