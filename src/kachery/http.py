@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 #: Attempts for something that may pass, and the longest pause between two of them, in seconds.
-ATTEMPTS = 5
+ATTEMPTS = 4
 _LONGEST_PAUSE = 10.0
 
 #: How long to wait for a connection to be made, in seconds.
@@ -66,6 +66,10 @@ class Busy(Unreachable):
     def __init__(self, message: str, *, hint: str | None = None, after: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.after = after
+
+
+class Untrusted(Unreachable):
+    """A peer cannot prove who it is; asking again does not help."""
 
 
 def request(
@@ -131,7 +135,7 @@ def broken(error: Exception, host: str) -> Unreachable:
     if isinstance(reason, exceptions.ConnectTimeoutError | exceptions.ReadTimeoutError | TimeoutError):
         return TimedOut(f"{host} did not answer in time", hint="try again, or set KACHERY_TIMEOUT to more seconds")
     if isinstance(reason, exceptions.SSLError):
-        return Unreachable(
+        return Untrusted(
             f"{host} has no certificate that this machine trusts: {reason}", hint="check the address and the clock"
         )
     if isinstance(reason, exceptions.ProxyError):
@@ -269,8 +273,12 @@ def retrying(action: Callable[[], _T], *, attempts: int = ATTEMPTS) -> _T:
     for attempt in range(1, attempts):
         try:
             return action()
-        except BadReply:
+        except (BadReply, Untrusted):
             raise
+        except TimedOut as error:
+            # it has been waited for long enough to be asked once more, not again and again
+            pause(attempt, error)
+            break
         except Unreachable as error:
             pause(attempt, error)
     return action()

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from .progress import Progress
 
-#: What one request asks for or sends, in bytes.
+#: What one request asks for, in bytes: at least so much,
 SEGMENT = 16 * 1024 * 1024
+#: and of a large file more, since each request costs a pause, but at most so much, so that there is work to share.
+_LARGEST_SEGMENT = 8 * SEGMENT
+_SEGMENTS = 16
 
 #: A single connection that is faster than this, in bytes per second, gets no help.
 FAST_ENOUGH = 150 * 1024 * 1024
@@ -83,7 +86,8 @@ def download(address: Callable[[bool], str], sink: Sink, progress: Progress, *, 
         _fetch(addresses, sink, start, end, moved, whole=True)
 
     try:
-        _spread(deque(sink.missing(SEGMENT)), fetch, progress, connections)
+        step = max(SEGMENT, min(sink.size // _SEGMENTS, _LARGEST_SEGMENT))
+        _spread(deque(sink.missing(step)), fetch, progress, connections)
     except _NoRanges:
         # piece by piece it would send the beginning again for each
         missing = sink.missing(sink.size)
@@ -102,7 +106,7 @@ def upload_parts(
     """Send what a server is missing of a file.
 
     Args:
-        missing: The ranges to send, each at most `SEGMENT` bytes.
+        missing: The ranges to send, each with one request.
         send: Sends one range, telling how many bytes have moved; it may be called again for the same range.
         progress: Told of every step.
         connections: How many to use at most; by default the setting.

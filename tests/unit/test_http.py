@@ -320,3 +320,27 @@ def test_a_certificate_counts_when_the_machine_trusts_it(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         http._begin_anew()
         assert get(url).status == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (Unreachable("gone"), http.ATTEMPTS),
+        (TimedOut("silent"), 2),
+        (http.Untrusted("no certificate"), 1),
+        (BadReply("nonsense"), 1),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, error: Unreachable, attempts: int
+) -> None:
+    monkeypatch.setattr(http, "pause", lambda *_: None)
+    asked = []
+
+    def ask() -> None:
+        asked.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        http.retrying(ask)
+    assert len(asked) == attempts

@@ -28,6 +28,10 @@ _AT_ONCE = 256 * 1024
 
 #: What the name of the list of a file's ranges ends with; see `receiving`.
 RANGES = ".ranges"
+PART = ".part"
+
+# a file is made a moment before it is locked, in seconds
+_UNLOCKED_FOR = 60.0
 
 
 class Blobs:
@@ -272,9 +276,14 @@ def remove_abandoned(layout: Layout, older_than: float) -> list[str]:
         return []
     except OSError as error:
         raise from_os_error(error, "list", layout.temporary()) from error
-    paths = [f"{layout.temporary()}/{name}" for name in names]
-    # the list of a file's ranges goes with the file
-    return [path for path in paths if not _is_list_of_another(path) and remove_if_abandoned(path, older_than)]
+    removed = []
+    for name in names:
+        path = f"{layout.temporary()}/{name}"
+        # only a download can be continued; the list of a file's ranges goes with the file
+        patience = older_than if name.endswith((PART, RANGES)) else min(older_than, _UNLOCKED_FOR)
+        if not _is_list_of_another(path) and remove_if_abandoned(path, patience):
+            removed.append(path)
+    return removed
 
 
 def _is_list_of_another(path: str) -> bool:

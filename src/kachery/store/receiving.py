@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .. import digest
 from ..errors import StorageFull, TimedOut, WrongContent, explaining
-from .blobs import RANGES, publish
+from .blobs import PART, RANGES, publish
 from .layout import Layout, lock, remove_if_there
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Receiving:
         self._verified = verified
         self._hash = hash_
         self._algorithm = algorithm
-        self._path = f"{layout.temporary()}/{algorithm}.{hash_}.part"
+        self._path = f"{layout.temporary()}/{algorithm}.{hash_}{PART}"
         self._lock = threading.Lock()
         self._fd = self._open(patience)
         try:
