@@ -1,7 +1,8 @@
 """Moving the bytes of one file over HTTP: by ranges, in parallel where that helps, resumed, retried, never unbounded.
 
-A transfer starts on one connection. Where that moves bytes as fast as this machine can take them (a server nearby),
-more would only get in each other's way; where it does not (a long way, a busy link), others join in, up to the setting.
+From a server nearby one connection moves bytes as fast as both machines can; more would only get in each other's way,
+and each request costs a pause, so it is one request for all that is missing. From further away a file comes in pieces,
+and where the first connection is slow others join in, up to the setting.
 """
 
 from __future__ import annotations
@@ -86,8 +87,11 @@ def download(address: Callable[[bool], str], sink: Sink, progress: Progress, *, 
         _fetch(addresses, sink, start, end, moved, whole=True)
 
     try:
-        step = max(SEGMENT, min(sink.size // _SEGMENTS, _LARGEST_SEGMENT))
-        _spread(deque(sink.missing(step)), fetch, progress, connections)
+        if connections is None and http.is_near(addresses.current()):
+            _spread(deque(sink.missing(max(1, sink.size))), fetch, progress, 1)
+        else:
+            step = max(SEGMENT, min(sink.size // _SEGMENTS, _LARGEST_SEGMENT))
+            _spread(deque(sink.missing(step)), fetch, progress, connections)
     except _NoRanges:
         # piece by piece it would send the beginning again for each
         missing = sink.missing(sink.size)

@@ -388,3 +388,18 @@ def test_more_connections_join_when_one_is_slow(liar: Liar, monkeypatch: pytest.
     liar.behave = wait_for_others
     load(liar, connections=3)
     assert liar.connections >= 3
+
+
+@pytest.mark.parametrize(("latency", "requests"), [(0.001, 1), (0.1, len(DATA) // MIB)])
+def test_what_is_near_sends_all_at_once_and_what_is_far_in_pieces(
+    liar: Liar, monkeypatch: pytest.MonkeyPatch, latency: float, requests: int
+) -> None:
+    monkeypatch.setattr(http, "_latencies", {http.peer(liar.url): latency})
+    monkeypatch.setattr(http, "NEAR", 0.01 if latency < http.NEAR else 0.0)
+    liar.behave = honest
+    store = Store()
+    with store.receive(HASH, len(DATA)) as incoming:
+        transfer.download(lambda _: liar.url, incoming, Told())
+        incoming.finish()
+    assert len(liar.requests) >= requests
+    assert (len(liar.requests) == 1) == (requests == 1)
