@@ -183,6 +183,7 @@ def small_local(bench: Bench) -> Line:
         [
             Contender("kachery", bench.worker(bench.ours, "store_and_load_local", str(directory))),
             Contender(bench.upstream_name, bench.worker(bench.upstream, "store_and_load_local", str(directory))),
+            Contender("the layout alone", bench.worker(bench.ours, "file_system_alone", str(directory))),
         ],
         [Goal("kachery", "cpu", 2.0, bench.upstream_name)],
     )

@@ -42,6 +42,32 @@ def store_and_load_local(directory):
     return work
 
 
+def file_system_alone(directory):
+    """What the layout alone costs: a file under three levels of directories, moved into its place, and read again."""
+    import hashlib
+
+    root = os.environ["KACHERY_CLOUD_DIR"]
+    paths = [entry.path for entry in os.scandir(directory)]
+
+    def put(path):
+        with open(path, "rb", buffering=0) as stream:
+            data = stream.read()
+        name = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+        folder = f"{root}/sha1/{name[:2]}/{name[2:4]}/{name[4:6]}"
+        os.makedirs(folder, exist_ok=True)
+        with open(f"{folder}/{name}.tmp", "xb", buffering=0) as stream:
+            stream.write(data)
+        os.rename(f"{folder}/{name}.tmp", f"{folder}/{name}")
+        return f"{folder}/{name}"
+
+    def work():
+        for path in [put(path) for path in paths]:
+            with open(path, "rb", buffering=0) as stream:
+                assert len(stream.read()) == os.fstat(stream.fileno()).st_size
+
+    return work
+
+
 def upload(path):
     """Store one file in the zone."""
     import kachery_cloud
@@ -97,7 +123,7 @@ def peak():
 
 OPERATIONS = {
     function.__name__: function
-    for function in (store_local, store_and_load_local, upload, download, read_range, load_whole)
+    for function in (store_local, store_and_load_local, file_system_alone, upload, download, read_range, load_whole)
 }
 
 
