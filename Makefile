@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 SETUP := .venv/.complete
 
-.PHONY: help setup up format check test test-unit test-interop test-faults test-e2e test-dist bench bench-smoke requirements dist clean
+.PHONY: help setup up format check docs docs-check test test-unit test-interop test-faults test-e2e test-dist bench bench-smoke requirements dist clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ check: $(SETUP)  ## style, types, floors, names
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	scripts/check-names.sh
+	$(BIN)/python scripts/commands.py --check
+
+docs: $(SETUP)  ## docs/commands.md, from the help of the commands
+	$(BIN)/python scripts/commands.py
+
+docs-check: $(SETUP)  ## is docs/commands.md up to date?
+	$(BIN)/python scripts/commands.py --check
 
 test: check  ## the checks, the unit tests and the quick fault tests
 	$(PYTEST) tests/unit tests/faults -m "not slow"

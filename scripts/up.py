@@ -167,6 +167,9 @@ def invite(zone: Zone) -> None:
     """Say what can be done next."""
     settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in zone.variables("first-client").items())
     print(f"\nThe zone runs at {zone.url} until Ctrl-C; its log is {_short(str(zone.log))}.")
+    for word in zone.log.read_text().split():
+        if "/invitation/" in word:
+            print(f"You are its administrator; choose a password for its pages at\n  {word}")
     print("Try next, in another terminal:\n")
     print(f"  export {settings}")
     print(f"  export PATH={shlex.quote(str(KACHERY.parent))}:$PATH")
@@ -189,6 +192,8 @@ def main() -> int:
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    # set even where the shell that started us in the background had it ignored
+    signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     zone = Zone(given.directory.absolute(), given.port)
     try:

@@ -11,7 +11,8 @@
     │   ├── TimedOut (TimeoutError)           … within the time that was allowed
     │   └── BadReply                          … or answers what the protocol does not know
     ├── NotAllowed (PermissionError)          the zone or the file system says no
-    │   └── NotRegistered                     … because it does not know this client
+    │   ├── NotRegistered                     … because it does not know this client
+    │   └── NotIdentified                     … because this machine has no client keys to say who it is
     ├── WrongContent (OSError)                the bytes are not what their hash or size says
     │   └── Collision                         the same SHA-1, another SHA-256
     ├── SourceChanged (OSError)               a file changed while it was read, or since it was linked
@@ -128,6 +129,13 @@ class NotRegistered(NotAllowed):
     """The zone does not know this client."""
 
     code = "not_registered"
+
+
+class NotIdentified(NotAllowed):
+    """The zone wants to know who asks, and this machine has no client keys."""
+
+    code = "not_identified"
+    http_status = 401
 
 
 class WrongContent(KacheryError, OSError):

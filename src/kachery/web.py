@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from .progress import Progress
 
-_ZENODO = {False: "https://zenodo.org", True: "https://sandbox.zenodo.org"}
+#: Zenodo itself, and its site for trying things out (`True`).
+ZENODO = {False: "https://zenodo.org", True: "https://sandbox.zenodo.org"}
 _BLOCK = 256 * 1024
 
 
@@ -39,7 +40,7 @@ def address(reference: UrlRef | GithubRef | ZenodoRef) -> str:
 
 
 def _zenodo_address(reference: ZenodoRef) -> str:
-    url = f"{_ZENODO[reference.sandbox]}/api/records/{quote(reference.record, safe='')}"
+    url = f"{ZENODO[reference.sandbox]}/api/records/{quote(reference.record, safe='')}"
     reply = http.retrying(lambda: http.exchange("GET", url, follow=True))
     if reply.status == 404:
         raise NotFound(f"{reply.host} has no record {reference.record}")

@@ -15,12 +15,9 @@ import os
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from . import http, names, progress, settings, transfer
+from . import http, names, progress, settings, transfer, web
 from .errors import BadReply, InvalidInput, NotAllowed, NotConfigured, SourceChanged, Unreachable
 from .store import open_source
-
-#: Where depositions are made: on Zenodo itself, and on its site for trying things out (`True`).
-SITES = {False: "https://zenodo.org", True: "https://sandbox.zenodo.org"}
 
 _TOKENS = {False: "ZENODO_ACCESS_TOKEN", True: "ZENODO_SANDBOX_ACCESS_TOKEN"}
 
@@ -48,7 +45,7 @@ class Deposition:
                 hint="make an access token in your Zenodo account, with deposit rights",
             )
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._site = SITES[sandbox]
+        self._site = web.ZENODO[sandbox]
         reply = self._ask("POST", f"{self._site}/api/deposit/depositions", {})
         bucket = _links(reply).get("bucket")
         if not isinstance(reply.get("id"), int | str) or not isinstance(bucket, str):

@@ -28,6 +28,7 @@ BUILTINS = {
     "BadReply": ConnectionError,
     "NotAllowed": PermissionError,
     "NotRegistered": PermissionError,
+    "NotIdentified": PermissionError,
     "WrongContent": OSError,
     "Collision": OSError,
     "SourceChanged": OSError,

@@ -54,7 +54,10 @@ def user_add(
     name: Annotated[str, typer.Argument(help="Letters, digits, `_`, `.` and `-`.")],
     admin: Annotated[bool, typer.Option("--admin", help="Make an administrator of the whole gateway.")] = False,
 ) -> None:
-    """Make a user, and print the link with which they choose a password, once, within seven days."""
+    """Make a user, and print their invitation link.
+
+    With it they choose a password, once, within seven days.
+    """
     from ..gateway.config import recorded_address
     from ..gateway.receiving import now
     from ..gateway.services import accounts
@@ -71,7 +74,10 @@ def user_add(
 
 @user_app.command("invite")
 def user_invite(name: str) -> None:
-    """Print a new link for a user who lost the link or the password; the old one ends."""
+    """Print a new invitation link for a user.
+
+    For one who lost the link or the password; the old one ends.
+    """
     from ..gateway.config import recorded_address
     from ..gateway.receiving import now
     from ..gateway.services import accounts

@@ -269,8 +269,7 @@ class Receiver:
             assembly.unseal()
             raise
         await self._database.write(files.mark_received, upload.id, upload.id, digests.sha256)
-        self._assemblies.pop(upload.id, None)
-        await asyncio.to_thread(assembly.close)
+        await self._let_go(upload.id)
         found = await self._database.read(files.find_upload, upload.id)
         if found is None:
             raise NotFound("this upload is over", hint="begin it again")
@@ -303,6 +302,10 @@ class Receiver:
                 raise
             break
         await asyncio.to_thread(self._bucket.discard, staging)
+        if upload.in_parts and staging != upload.id:
+            # parts of what then came whole
+            await self._let_go(upload.id)
+            await asyncio.to_thread(self._bucket.discard, upload.id)
         if damaged:
             self._log.error("object_replaced", zone=zone.name, sha1=upload.sha1, reason="it was damaged")
 
@@ -328,10 +331,14 @@ class Receiver:
 
     async def _give_up(self, upload: Upload) -> None:
         await self._database.write(files.forget_upload, upload.id)
-        assembly = self._assemblies.pop(upload.id, None)
+        await self._let_go(upload.id)
+        for name in {upload.staging or upload.id, upload.id}:
+            self._bucket.discard(name)
+
+    async def _let_go(self, name: str) -> None:
+        assembly = self._assemblies.pop(name, None)
         if assembly is not None:
             await asyncio.to_thread(assembly.close)
-        self._bucket.discard(upload.staging or upload.id)
 
     async def delete(self, zone: Zone, sha1: str) -> bool:
         """Make a file unfindable and move its object to the trash; says whether the zone had it."""
@@ -370,9 +377,7 @@ class Receiver:
         """
         active = {name for name, assembly in self._assemblies.items() if assembly.idle_for() < _IDLE}
         for name in await self._database.write(files.forget_expired_uploads, now(), active):
-            assembly = self._assemblies.pop(name, None)
-            if assembly is not None:
-                await asyncio.to_thread(assembly.close)
+            await self._let_go(name)
         wanted = {upload.staging or upload.id for upload in await self._database.read(files.all_uploads)}
         limit = time.time() - older_than
         removed = 0

@@ -210,7 +210,10 @@ class Store:
     def verify(self, told: Progress | None = None) -> Iterator[audit.Entry | audit.Problem]:
         """Every blob and link, each hashed again; see `audit.verify`."""
         self.layout.require_usable()
-        return audit.verify(self.layout, self.blobs, self.links, told or Silent())
+        doubted = Verified(self.layout, believed=False)
+        cache = HashCache(self.layout, doubted)
+        blobs, links = Blobs(self.layout, doubted, cache), Links(self.layout, doubted, cache)
+        return audit.verify(self.layout, blobs, links, told or Silent())
 
     def usage(self) -> list[audit.Usage]:
         """How much of what there is; see `audit.usage`."""
@@ -224,6 +227,6 @@ class Store:
 def _size(path: str) -> int | None:
     try:
         return os.stat(path).st_size
-    except OSError:
+    except (OSError, ValueError):
         # whoever opens the file says what is wrong with it
         return None

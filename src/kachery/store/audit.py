@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import KacheryError, explaining
-from .blobs import Blobs, remove_abandoned
+from ..errors import KacheryError
+from .blobs import Blobs, remove_abandoned, remove_if_abandoned
 from .layout import Layout, is_leaf_name
 
 if TYPE_CHECKING:
@@ -116,13 +115,12 @@ def _kind(top: str, name: str) -> str:
 
 
 def verify(layout: Layout, blobs: Blobs, links: Links, progress: Progress) -> Iterator[Entry | Problem]:
-    """Hash every blob and every linked file again, whatever was remembered of them.
+    """Look at every blob and every linked file, with blobs and links that believe no record and hash them again.
 
     Damaged blobs are moved to quarantine. Nothing is repaired: load them again from their zone.
     """
     for entry in entries(layout, links):
         try:
-            _forget(layout, entry)
             if entry.kind == "blob":
                 blobs.find(entry.hash, entry.algorithm)
             else:
@@ -158,19 +156,14 @@ def _leaves(top: str, algorithm: str) -> Iterator[tuple[str, str]]:
     for folder, folders, files in os.walk(top):
         folders.sort()
         for name in sorted(files):
-            if is_leaf_name(name, algorithm):
+            # what lies anywhere else is nothing that anybody would find
+            if is_leaf_name(name, algorithm) and folder == f"{top}/{name[:2]}/{name[2:4]}/{name[4:6]}":
                 yield f"{folder}/{name}", name
 
 
 def _stat(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
+        # a record may say anything
         return None
-
-
-def _forget(layout: Layout, entry: Entry) -> None:
-    try:
-        os.unlink(layout.verified(entry.hash, entry.algorithm))
-    except OSError:
-        pass

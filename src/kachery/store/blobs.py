@@ -64,7 +64,7 @@ class Blobs:
             with explaining("read", path):
                 found = _digest(fd, status.st_size, algorithm)
             if found == hash_:
-                self._verified.remember(hash_, status, algorithm, private=True)
+                self._verified.remember(hash_, status, algorithm)
                 return path
         finally:
             os.close(fd)
@@ -127,10 +127,11 @@ class Blobs:
             SourceChanged: If it changes meanwhile.
             StorageFull, NotAllowed: If the store cannot be written to.
         """
+        opened = time.time()
         source, status = hashing.open_source(path)
         try:
             hash_ = self.add_open(source, status, path, progress)
-            self._cache.remember(path, hash_, status)
+            self._cache.remember(path, hash_, status, opened)
         finally:
             os.close(source)
         return hash_, status.st_size
@@ -245,7 +246,7 @@ def publish(layout: Layout, verified: Verified, fd: int, temporary: str, hash_: 
             os.replace(temporary, path)
         if settings.durable():
             sync_directory(os.path.dirname(path))
-    verified.remember(hash_, os.fstat(fd), algorithm, private=True)
+    verified.remember(hash_, os.fstat(fd), algorithm)
     return path
 
 

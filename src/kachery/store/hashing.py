@@ -6,9 +6,11 @@ copy is made: the copy is hashed. A source that changes meanwhile gives an error
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+import time
 from typing import TYPE_CHECKING
 
 from .. import digest
@@ -39,6 +41,8 @@ def open_source(path: str) -> tuple[int, os.stat_result]:
     except FileNotFoundError as error:
         raise NotFound(f"no such file: {path}", hint="check the spelling of the path") from error
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InvalidInput(f"{path} is not a regular file", hint="give the path of a file") from error
         raise from_os_error(error, "read", path) from error
     except ValueError as error:
         raise InvalidInput(f"not a path: {path!r}: {error}") from error
@@ -108,10 +112,11 @@ def copy_some(source: int, target: int, count: int) -> int:
     if hasattr(os, "copy_file_range"):
         try:
             # shares blocks where the file system can, and never passes through this process
-            return os.copy_file_range(source, target, count)
+            copied = os.copy_file_range(source, target, count)
+            # some file systems say 0 where there is more to read
+            if copied:
+                return copied
         except OSError as error:
-            import errno
-
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
                 raise
     data = os.read(source, min(count, digest.BUFFER_SIZE))
@@ -139,6 +144,7 @@ class HashCache:
             SourceChanged: If the file changes while it is read.
         """
         path = os.path.abspath(path)
+        opened = time.time()
         fd, status = open_source(path)
         try:
             if status.st_size > SMALL:
@@ -151,7 +157,7 @@ class HashCache:
             require_unchanged(fd, status, path)
         finally:
             os.close(fd)
-        self.remember(path, hash_, status)
+        self.remember(path, hash_, status, opened)
         return hash_, status
 
     def recall(self, path: str) -> str | None:
@@ -162,10 +168,10 @@ class HashCache:
         except OSError:
             return None
 
-    def remember(self, path: str, hash_: str, status: os.stat_result) -> None:
-        """Keep what a large file's hash was seen to be."""
+    def remember(self, path: str, hash_: str, status: os.stat_result, opened: float) -> None:
+        """Keep what the hash of a large file, opened at this time, was seen to be."""
         if status.st_size > SMALL:
-            self._verified.remember(hash_, status)
+            self._verified.remember(hash_, status, opened=opened)
             self._record(path, hash_, status)
 
     def _path(self, path: str) -> str:
@@ -176,7 +182,7 @@ class HashCache:
             with open(self._path(path), "rb") as file:
                 record = json.loads(file.read())
             hash_ = record["sha1"] if record["path"] == path else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return hash_ if isinstance(hash_, str) and digest.is_hash("sha1", hash_) else None
 

@@ -55,7 +55,12 @@ def load_or_create() -> ClientKeys:
     keys = ClientKeys.generate()
     directory = _own_directory()
     layout = Layout(settings.store_dir(respect_sandbox=False))
-    layout.make_directory(str(directory))
+    if directory == layout.root:
+        layout.make_directory(str(directory))
+    else:
+        # a user's own, whatever the store directory shares with the group
+        with explaining("make the directory", directory):
+            os.makedirs(directory, 0o700, exist_ok=True)
     temporary = str(directory / f"private.pem.{random_letters(10)}")
     with explaining("write keys to", directory):
         try:

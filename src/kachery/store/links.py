@@ -111,7 +111,7 @@ class Links:
         try:
             with open(path, "rb") as file:
                 record = json.loads(file.read())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if isinstance(record, dict) and isinstance(record.get("path"), str) and os.path.isabs(record["path"]):
             return record

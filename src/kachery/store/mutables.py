@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from .. import codecs, names
-from ..errors import NotFound, from_os_error
+from ..errors import NotFound, WrongContent, from_os_error
 
 if TYPE_CHECKING:
     from .layout import Layout
@@ -36,11 +36,14 @@ class Mutables:
 
         Raises:
             InvalidName: If the key is not one.
+            WrongContent: If somebody else put something there that is not a text.
         """
         path = self._path(names.mutable_key(key))
         try:
             with open(path, encoding="utf-8", newline="") as file:
                 return file.read()
+        except UnicodeDecodeError as error:
+            raise WrongContent(f"the mutable {key} is not a text in UTF-8: {error}", hint="set it again") from error
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -17,14 +17,17 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import TimedOut, WrongContent, explaining
-from .blobs import publish
+from ..errors import StorageFull, TimedOut, WrongContent, explaining
+from .blobs import RANGES, publish
 from .layout import Layout, remove_if_there
 
 if TYPE_CHECKING:
     from .verified import Verified
 
 _POLL = 0.05
+
+# in a shared directory somebody may have put a link to another file there
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Receiving:
@@ -61,8 +64,12 @@ class Receiving:
         self._path = f"{layout.temporary()}/{algorithm}.{hash_}.part"
         self._lock = threading.Lock()
         self._fd = self._open(patience)
-        self._ranges_fd = os.open(f"{self._path}.ranges", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        layout.share(self._ranges_fd)
+        try:
+            self._ranges_fd = self._open_ranges()
+            self._require_room()
+        except BaseException:
+            os.close(self._fd)
+            raise
         self._held = _merge(self._read_ranges())
         # pieces in progress do not count until they are marked; the one at the frontier is digested as it grows
         self._frontier = self._held[0][1] if self._held and self._held[0][0] == 0 else 0
@@ -74,7 +81,7 @@ class Receiving:
         self._layout.make_directory(self._layout.temporary())
         while True:
             with explaining("write to", self._path):
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                fd = os.open(self._path, _FLAGS, 0o666)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -91,9 +98,25 @@ class Receiving:
                 continue
             # the file may have been published or removed between opening and locking it
             if _is_at(fd, self._path):
-                self._layout.share(fd)
+                with explaining("write to", self._path):
+                    self._layout.share(fd)
                 return fd
             os.close(fd)
+
+    def _open_ranges(self) -> int:
+        with explaining("write to", f"{self._path}{RANGES}"):
+            fd = os.open(f"{self._path}{RANGES}", _FLAGS | os.O_APPEND, 0o666)
+            self._layout.share(fd)
+        return fd
+
+    def _require_room(self) -> None:
+        # a size that cannot be true would otherwise only show when the disk is full
+        system, status = os.fstatvfs(self._fd), os.fstat(self._fd)
+        if self.size - status.st_blocks * 512 > system.f_bavail * system.f_frsize:
+            raise StorageFull(
+                f"{self.size} bytes are to be received, and {self._layout.root} has room for fewer",
+                hint="make room on this file system, then try again; nothing was lost",
+            )
 
     def missing(self, step: int) -> list[tuple[int, int]]:
         """The ranges that have not arrived, cut into pieces of at most `step` bytes; each `(start, end)`."""
@@ -118,6 +141,9 @@ class Receiving:
             StorageFull, NotAllowed: As the file system says.
         """
         view = memoryview(data)
+        # what was digested stays as it is, even if somebody sends it again
+        digested = min(max(0, self._frontier - offset), len(view))
+        view, offset = view[digested:], offset + digested
         start = offset
         with explaining("write to", self._path):
             while view:
@@ -130,7 +156,8 @@ class Receiving:
     def mark(self, start: int, end: int) -> None:
         """Say that a whole range is in the file."""
         with self._lock:
-            os.write(self._ranges_fd, b"%d %d\n" % (start, end))
+            with explaining("write to", f"{self._path}{RANGES}"):
+                os.write(self._ranges_fd, b"%d %d\n" % (start, end))
             self._held = _merge([*self._held, (start, end)])
             if self._held[0][0] == 0:
                 self._advance(self._held[0][1])
@@ -152,27 +179,29 @@ class Receiving:
         """
         if self.missing(self.size or 1):
             raise WrongContent(f"only {self.held} of {self.size} bytes arrived")
-        os.ftruncate(self._fd, self.size)
+        with explaining("write to", self._path):
+            os.ftruncate(self._fd, self.size)
         with self._lock:
             self._advance(self.size)
             follower = self._follower
         assert follower is not None
         found = follower.result(self.size)
         if found != self._hash:
-            self.discard()
+            self.abandon()
             raise WrongContent(
                 f"what was received as {self._algorithm} {self._hash} has the hash {found}",
                 hint="the sender or something on the way altered it; nothing of it was kept",
             )
         path = publish(self._layout, self._verified, self._fd, self._path, self._hash, self._algorithm)
-        remove_if_there(f"{self._path}.ranges")
+        remove_if_there(f"{self._path}{RANGES}")
         return path
 
     def abandon(self) -> None:
         """Remove what arrived, because it is no longer wanted."""
         self.discard()
+        # the list first: without it nobody believes that something is in the file
+        remove_if_there(f"{self._path}{RANGES}")
         remove_if_there(self._path)
-        remove_if_there(f"{self._path}.ranges")
 
     def discard(self) -> None:
         """Throw away what arrived."""
@@ -191,7 +220,7 @@ class Receiving:
             file.seek(0)
             for line in file.read().split(b"\n")[:-1]:
                 parts = line.split()
-                if len(parts) == 2 and all(part.isdigit() for part in parts):
+                if len(parts) == 2 and all(part.isdigit() and len(part) < 20 for part in parts):
                     start, end = int(parts[0]), int(parts[1])
                     if 0 <= start < end <= self.size:
                         ranges.append((start, end))

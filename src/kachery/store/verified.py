@@ -8,7 +8,6 @@ When any of the five differs the file is hashed again. Small files are not recor
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import KacheryError
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 #: Up to this size, in bytes, hashing again is cheaper than a record (and upstream draws its line here, too).
 SMALL = 1_000_000
 
-#: A file that changed less than this long ago, in seconds, may change again without its times showing it.
+#: A file that changed less than this long before it was opened, in seconds, may have changed again while it was read
+#: without its times showing it: they are only as fine as the system's clock.
 _TICK = 0.1
 
 # one for each machine that sees a shared directory under a device number of its own
@@ -31,27 +31,35 @@ _KEYS = ("dev", "ino", "size", "mtime_ns", "ctime_ns")
 
 
 class Verified:
-    """The records of one store directory."""
+    """The records of one store directory.
 
-    def __init__(self, layout: Layout) -> None:
+    Args:
+        layout: Of the store directory.
+        believed: Whether what they say is taken for true; otherwise everything is hashed again.
+    """
+
+    def __init__(self, layout: Layout, *, believed: bool = True) -> None:
         self._layout = layout
+        self._believed = believed
 
     def knows(self, hash_: str, status: os.stat_result, algorithm: str = "sha1") -> bool:
         """Whether the file that looks like this was seen to have this hash."""
-        return _look(status) in self._entries(hash_, algorithm)
+        return self._believed and _look(status) in self._entries(hash_, algorithm)
 
-    def remember(self, hash_: str, status: os.stat_result, algorithm: str = "sha1", *, private: bool = False) -> None:
+    def remember(
+        self, hash_: str, status: os.stat_result, algorithm: str = "sha1", *, opened: float | None = None
+    ) -> None:
         """Record that the file that looks like this has this hash.
 
         Args:
             hash_: What it was seen to have.
             status: How it looked before and after it was hashed.
             algorithm: The hash's algorithm.
-            private: Whether the file is the store's own, which nobody writes to.
+            opened: When it was opened to be hashed, in Unix time; `None` for the store's own, which nobody writes to.
         """
         if status.st_size <= SMALL:
             return
-        if not private and time.time() - max(status.st_ctime, status.st_mtime) < _TICK:
+        if opened is not None and opened - status.st_ctime < _TICK:
             return
         look = _look(status)
         others = [
@@ -70,7 +78,7 @@ class Verified:
         try:
             with open(self._layout.verified(hash_, algorithm), "rb") as file:
                 entries = json.loads(file.read())["entries"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
         if not isinstance(entries, list):
             return []

@@ -11,8 +11,10 @@ from urllib.parse import quote
 from .. import http, names, settings, transfer
 from ..errors import (
     BadReply,
+    NotAllowed,
     NotConfigured,
     NotFound,
+    NotIdentified,
     Unreachable,
 )
 from ..progress import Silent
@@ -70,7 +72,13 @@ class Zone:
         self.keys = keys
 
     def _call(self, payload: dict[str, Any], **options: Any) -> dict[str, Any]:
-        return call(self.gateway_url, payload, self.keys, **options)
+        try:
+            return call(self.gateway_url, payload, self.keys, **options)
+        except NotAllowed as error:
+            if self.keys is not None:
+                raise
+            hint = "this machine has no client keys; run `kachery init` (or `kachery-cloud-init`) for this zone"
+            raise NotIdentified(error.message, hint=hint) from error
 
     def find(self, hash_: str) -> RemoteFile | None:
         """Look for a file.

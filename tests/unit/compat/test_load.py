@@ -190,7 +190,16 @@ def test_a_damaged_copy_is_replaced(rig: StandIn, own_environment: Path) -> None
     assert kc.load_text(URI) == CONTENT.decode()
 
 
+def test_refused_for_want_of_keys(rig: StandIn, warned: Callable[[], str]) -> None:
+    rig.refuse = "anonymous users are not authorized to download from this zone"
+
+    for load in LOADS:
+        assert load(URI) is None
+        assert "kachery-cloud-init" in warned()
+
+
 def test_refused_is_an_error(rig: StandIn) -> None:
+    kc.get_client_id(generate_if_missing=True)
     rig.refuse = "user is not authorized to download from this zone"
 
     for load in (kc.load_file, kc.load_json, kc.load_file_info):
@@ -206,6 +215,7 @@ def test_refused_is_an_error(rig: StandIn) -> None:
         (errors.TimedOut, True),
         (errors.BadReply, True),
         (errors.NotConfigured, True),
+        (errors.NotIdentified, True),
         (errors.NotSupported, True),
         (errors.InvalidURI, True),
         (errors.InvalidName, False),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import kachery_cloud as kc
-from kachery import web, zenodo
+from kachery import web
 from kachery.errors import BadReply, NotAllowed, NotConfigured, NotFound
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zenodo]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         known.url = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setitem(zenodo.SITES, True, known.url)
-        monkeypatch.setattr(web, "_ZENODO", {True: known.url, False: known.url})
+        monkeypatch.setitem(web.ZENODO, True, known.url)
         monkeypatch.setenv("ZENODO_SANDBOX_ACCESS_TOKEN", "the token")
         yield known
         server.shutdown()

@@ -3,8 +3,9 @@
 Names, signatures, results, URIs and files on disk are those of the releases. Three things are different on purpose:
 
 * Nothing is made or contacted by importing this module, and no public host is asked that nobody named.
-* A load gives `None` when nobody has the file *and* when nobody who has it can be reached, and says why in a warning on
-  the log. What came and is wrong, what a zone refuses, and a full disk are always errors. So is every failure to store.
+* A load gives `None` when nobody has the file *and* when nobody who has it can be reached or this machine is not set up
+  to ask, and says why in a warning on the log. What came and is wrong, what a zone refuses, and a full disk are always
+  errors. So is every failure to store.
 * Errors are those of `kachery.errors`; each is also the builtin that fits.
 
 The module of a function often has the function's name. As in the releases, `kachery_cloud.load_file` is the function,

@@ -3,8 +3,8 @@
 | outcome | result |
 |---|---|
 | nobody has it, or nobody who has it can be reached | `None`, and the reason as a warning on the log |
-| no gateway or no keys are set up; not a URI that can be loaded | the same |
-| refused, not what it claims to be, no room, and the rest | an error |
+| no gateway is set up; a zone wants to know who asks, and there are no keys; not a URI that can be loaded | the same |
+| a zone refuses a client that has keys; not what it claims to be, no room, and the rest | an error |
 
 Programs go on to another source when they get `None` (Spyglass to DANDI), and end when they get an error.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from kachery.errors import InvalidURI, NotConfigured, NotFound, NotSupported, Unreachable
+from kachery.errors import InvalidURI, NotConfigured, NotFound, NotIdentified, NotSupported, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,6 @@ def none_if_missing(load: Callable[[], _T]) -> _T | None:
     """
     try:
         return load()
-    except (NotFound, Unreachable, NotConfigured, NotSupported, InvalidURI) as error:
+    except (NotFound, Unreachable, NotConfigured, NotIdentified, NotSupported, InvalidURI) as error:
         logger.warning("%s", error)
         return None

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Route, Router, request_response
 
 from ... import signing
 from ...errors import Conflict, InvalidInput, KacheryError, NotAllowed, NotFound
@@ -94,7 +94,7 @@ class Pages:
                 Route("/admin", self._answer(self._admin), methods=both),
                 Route("/static/{name}", self._static_file),
             ],
-            default=self._answer(self._nothing_here_page),
+            default=request_response(self._answer(self._nothing_here)),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +137,7 @@ class Pages:
         kind, content = found
         return Response(content, 200, {**_HEADERS, "Cache-Control": "max-age=3600"}, kind)
 
-    async def _nothing_here_page(self, request: Request, visitor: Visitor) -> Response:
+    async def _nothing_here(self, request: Request, visitor: Visitor) -> Response:
         raise NotFound("there is nothing at this address")
 
     # -- home and sessions --------------------------------------------------------------------------------------------
