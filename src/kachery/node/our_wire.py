@@ -29,7 +29,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .. import http, transfer
-from ..errors import BadReply, Conflict, KacheryError, NotAllowed, NotConfigured, NotFound, SourceChanged, TimedOut
+from ..errors import (
+    BadReply,
+    Conflict,
+    KacheryError,
+    NotAllowed,
+    NotConfigured,
+    NotFound,
+    SourceChanged,
+    TimedOut,
+    Unreachable,
+)
 from .jobs import Ended
 from .sharing import CHANGED
 from .threads import in_thread
@@ -182,10 +192,10 @@ class Session:
                     await self._say(type="offered", id=message["id"], found=False, reason="too busy; ask again later")
             case "send":
                 _exactly(message, "send", "id", "hash", "start", "end", "url")
-                if self._has_room(message):
-                    group.create_task(self._counted(self._send(message)))
-                else:
-                    await self._say(type="failed", id=message["id"], reason="too busy; ask again later")
+                # a relay asks for so many at once as `hello` said
+                if not self._has_room(message):
+                    raise BadReply(f"the relay asks for more than {MOST_WAITING} ranges at once")
+                group.create_task(self._counted(self._send(message)))
             case kind:
                 logger.warning("ignored message=%.40r resource=%s", kind, self._config.name)
 
@@ -244,9 +254,12 @@ class Session:
                 "sent sha1=%s start=%d end=%d seconds=%.2f rate=%.0fMB/s resource=%s",
                 *(hash_, start, end, seconds, (end - start) / seconds / 1e6, self._config.name),
             )
+        except (Conflict, Ended):
+            return
+        except Unreachable as error:
+            # the relay sees it, too, and asks again
+            logger.warning("broke off sha1=%.40s resource=%s: %s", message["hash"], self._config.name, error)
         except KacheryError as error:
-            if isinstance(error, Conflict | Ended):
-                return
             logger.warning("not sent sha1=%.40s resource=%s: %s", message["hash"], self._config.name, error)
             reason = CHANGED if isinstance(error, SourceChanged) else error.message
             await self._say(type="failed", id=message["id"], reason=reason)
@@ -276,6 +289,7 @@ class Session:
             }
             body = self._pieces(shared, start, end) if end else b""
             reply = http.exchange("PUT", address, body=body, headers=headers)
+            reply.raise_if_busy()
         except EOFError as error:
             raise SourceChanged(CHANGED) from error
         finally:
@@ -283,7 +297,7 @@ class Session:
         if reply.status in (404, 409, 410):
             raise Conflict(f"nobody waits for bytes {start} to {end} any more")
         if reply.status not in (200, 201, 204):
-            raise NotAllowed(f"the relay did not take the bytes (HTTP {reply.status}): {reply.text}")
+            raise Unreachable(f"the relay did not take the bytes (HTTP {reply.status}): {reply.text}")
 
     def _pieces(self, shared: Shared, start: int, end: int) -> Iterator[memoryview]:
         for piece in transfer.pieces(shared.fd, start, end, lambda _: None):
