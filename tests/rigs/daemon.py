@@ -117,7 +117,7 @@ class ScriptedRelay(Running):
         elif scope["method"] == "PUT":
             await self._take_range(scope, receive, send)
         elif scope["path"] == "/api/v1/relay" and self._ours:
-            await _reply(send, 200, b'{"relay": true}')
+            await _reply(send, 200, b'{"kachery": "relay", "versions": [1]}')
         else:
             await _reply(send, 404, b"<html>Cannot GET</html>")
 

@@ -171,10 +171,10 @@ def speaks_ours(relay: str) -> bool:
     if reply.status != 200:
         return False
     try:
-        reply.json()
+        content = reply.json()
     except BadReply:
         return False
-    return True
+    return content.get("kachery") == "relay"
 
 
 async def share(daemons: Sequence[Daemon]) -> None:

@@ -101,11 +101,10 @@ def test_a_file_under_way_is_told_as_the_published_daemon_tells_it(
         ask(line, f"sha1://{hash_}", wait=300)
         text = line.hear_text()
         status = json.loads(text)["response"]["status"]
-        times = (status["timestampRequested"], status["timestampStarted"])
         assert text == (
             '{"type":"responseToClient","requestId":"RKCuTikUMn","response":{"type":"fileUpload","status":'
             '{"status":"running","size":50,"bytesUploaded":5,'
-            '"timestampRequested":%d,"timestampStarted":%d}}}' % times
+            f'"timestampRequested":{status["timestampRequested"]},"timestampStarted":{status["timestampStarted"]}}}}}}}'
         )
         uploads.may_end.set()
         ask(line, f"sha1://{hash_}", wait=30_000)
