@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import http, settings
-from ..errors import BadReply, KacheryError
+from ..errors import BadReply, KacheryError, NotConfigured
 from ..store import keys
 from . import config as configuration
 from . import our_wire, upstream_wire
@@ -62,9 +62,14 @@ class Daemon:
         self._requests = Requests(config.zone, config.name)
         self._jobs = Jobs(self._sharing, config.uploads, into_zone(config.zone))
         self._live_since: float | None = None
+        self._ever_connected = False
 
     async def run(self) -> None:
-        """Serve until the task is cancelled."""
+        """Serve until the task is cancelled.
+
+        Raises:
+            NotConfigured: If it never connected, and never can as this machine is set up.
+        """
         pause = FIRST_PAUSE
         try:
             while True:
@@ -90,6 +95,10 @@ class Daemon:
                 await self._serve_ours()
             else:
                 await self._serve_upstream()
+        except NotConfigured as error:
+            if not self._ever_connected:
+                raise
+            return str(error)
         except Exception as error:
             return self._reason(error)
         return "the relay has closed the connection"
@@ -127,6 +136,7 @@ class Daemon:
 
     def _ready(self, wire: str, key: str | None) -> None:
         self._live_since = time.monotonic()
+        self._ever_connected = True
         config = self._config
         logger.info("connected resource=%s zone=%s relay=%s wire=%s", config.name, config.zone, config.relay, wire)
         if key is not None and config.gateway_key is None:
@@ -178,10 +188,12 @@ def speaks_ours(relay: str) -> bool:
 
 
 async def share(daemons: Sequence[Daemon]) -> None:
-    """Run several resources side by side, until the task is cancelled."""
-    async with asyncio.TaskGroup() as group:
-        for daemon in daemons:
-            group.create_task(daemon.run())
+    """Run several resources side by side, until the task is cancelled.
+
+    Raises:
+        NotConfigured: If one of them can never connect as this machine is set up.
+    """
+    await asyncio.gather(*(daemon.run() for daemon in daemons))
 
 
 def _socket_url(url: str) -> str:

@@ -222,6 +222,9 @@ class Session:
                 shared = await in_thread(self._sharing.open, hash_, unwanted=_close)
             _close(shared)
             answer = {"found": True, "size": shared.size}
+            logger.info(
+                "offered sha1=%s size=%d path=%r resource=%s", hash_, shared.size, shared.path, self._config.name
+            )
         except NotFound:
             answer = {"found": False}
         except KacheryError as error:
@@ -250,7 +253,7 @@ class Session:
                 shared = await in_thread(self._sharing.open, hash_, unwanted=_close)
                 await in_thread(self._put, shared, start, end, address)
             seconds = max(time.monotonic() - began, 1e-6)
-            logger.info(
+            logger.debug(
                 "sent sha1=%s start=%d end=%d seconds=%.2f rate=%.0fMB/s resource=%s",
                 *(hash_, start, end, seconds, (end - start) / seconds / 1e6, self._config.name),
             )
