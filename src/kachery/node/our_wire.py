@@ -295,6 +295,10 @@ class Session:
             reply.raise_if_busy()
         except EOFError as error:
             raise SourceChanged(CHANGED) from error
+        except Unreachable:
+            # an error of the file system in the body looks to the HTTP library like one of the connection
+            shared.require_unchanged()
+            raise
         finally:
             _close(shared)
         if reply.status in (404, 409, 410):
