@@ -18,6 +18,7 @@ import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ... import signing
 from ...digest import is_hash
@@ -100,7 +101,10 @@ class OnDemandDialect:
                 "found": False,
                 "reasons": found.reasons,
                 "offline": found.offline,
-                "elsewhere": found.elsewhere,
+                "elsewhere": [
+                    *(f"{base}/r/{quote(name, safe='')}" for name in found.of_upstream if zone.public_download),
+                    *found.elsewhere,
+                ],
             }
         return {"found": True, "size": found.size, "url": address(found.size, "o"), "resource": found.resource}
 

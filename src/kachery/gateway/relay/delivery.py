@@ -171,7 +171,7 @@ class Delivery:
         self.started = 0
         self.completed = 0
         self.readers = 0
-        self.used = time.monotonic()
+        self.used = self.offered = time.monotonic()
         self.failure: KacheryError | None = None
         self.digests: Digests | None = None
         #: Why it was not published although it is right.

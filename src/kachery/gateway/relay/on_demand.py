@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 #: Seconds that a daemon has to answer an offer.
 OFFER_PATIENCE = 10.0
 
+#: Seconds after which a daemon is asked anew; it sends what it was asked for within the last day.
+OFFER_LIFETIME = 6 * 3600.0
+
 #: Seconds after which a file that nobody reads is let go of.
 IDLE = 600.0
 
@@ -86,11 +89,13 @@ class NotOffered:
     Args:
         reasons: What each resource said, for people.
         offline: Resources of the zone that are not connected.
+        of_upstream: Those that are, and speak upstream's wire.
         elsewhere: Addresses of resources of the zone that other relays serve, as in `https://host/r/name`.
     """
 
     reasons: list[str] = field(default_factory=list)
     offline: list[str] = field(default_factory=list)
+    of_upstream: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
 
     def error(self) -> KacheryError:
@@ -193,7 +198,9 @@ class OnDemand:
         """A file that somebody can bring; however many ask, the daemons are asked once."""
         key = zone.name, sha1
         known = self._deliveries.get(key)
-        if known is not None and (known.complete or known.attached):
+        if known is not None and (
+            known.complete or (known.attached and time.monotonic() - known.offered < OFFER_LIFETIME)
+        ):
             known.used = time.monotonic()
             return known
         opening = self._opening.get(key)
@@ -233,6 +240,7 @@ class OnDemand:
             if known is None:
                 known = await self._begin(zone, sha1, offer.size)
             known.attach(dispatcher)
+            known.offered = time.monotonic()
             known.used = time.monotonic()
             self._log.info("offered", zone=zone.name, sha1=sha1, size=offer.size, resource=daemon.name)
             if not known.missing():
@@ -253,9 +261,10 @@ class OnDemand:
             return Offer(False, 0, error.message)
 
     async def _absent(self, zone: str) -> NotOffered:
-        connected = {each.name for each in self._registry.of_zone(zone)}
+        connected = {each.name: isinstance(each, Daemon) for each in self._registry.of_zone(zone)}
         known = [each for each in await self._database.read(resources.list_all, zone) if each.name not in connected]
         return NotOffered(
+            of_upstream=[name for name, ours in connected.items() if not ours],
             offline=[each.name for each in known if not each.proxy_url],
             elsewhere=[f"{each.proxy_url.rstrip('/')}/r/{each.name}" for each in known if each.proxy_url],
         )
