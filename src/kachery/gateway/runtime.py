@@ -74,7 +74,7 @@ def open_gateway(config: GatewayConfig, log: FilteringBoundLogger) -> Gateway:
         TokenSigner(database.write_now(accounts.secret, "transfer addresses")),
         registry,
         OnDemand(database, bucket, receiver, registry, config.max_size, log),
-        ClientKeys.from_seed(database.write_now(accounts.secret, "relay signatures")),
+        database.write_now(relay_keys),
         os.environ.get("PROXY_SECRET") or database.write_now(proxy_secret),
         log,
     )
@@ -83,3 +83,8 @@ def open_gateway(config: GatewayConfig, log: FilteringBoundLogger) -> Gateway:
 def proxy_secret(connection: Connection) -> str:
     """The secret of this gateway's relay where the environment gives none; made at the first use."""
     return accounts.secret(connection, "proxy secret").hex()
+
+
+def relay_keys(connection: Connection) -> ClientKeys:
+    """The keys that sign what this gateway asks of daemons; made at the first use."""
+    return ClientKeys.from_seed(accounts.secret(connection, "relay signatures"))
