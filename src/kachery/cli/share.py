@@ -104,6 +104,7 @@ def run(
 
     from ..node.daemon import Daemon
     from ..node.sharing import Sharing
+    from ..store import keys
 
     for directory in directories:
         with explaining("share", directory):
@@ -117,6 +118,10 @@ def run(
     if dry_run:
         _list(resources, sharings, as_json=as_json)
         return
+    if keys.load() is None and any(resource.secret is None for resource in resources):
+        raise NotConfigured(
+            "this machine has no client keys, and the resource no proxySecret", hint="run `kachery init`"
+        )
     output.follow()
     told: set[str] = set()
 
