@@ -6,7 +6,6 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ from kachery.gateway.server import SERVER_OPTIONS, listen
 from rigs.asgi import sha1
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp
 

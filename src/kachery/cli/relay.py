@@ -16,9 +16,9 @@ def relay(
 ) -> None:
     """Run a resource proxy alone, until Ctrl-C.
 
-    It is for daemons and clients of upstream's protocol. Resources that know the secret in the environment variable PROXY_SECRET connect to it. It keeps nothing, and anybody
-    who knows a resource's name may ask; a gateway (`kachery up`) has a relay that knows who may. One line
-    `ready http://HOST:PORT` is written once it answers.
+    It is for daemons and clients of upstream's protocol. Resources that know the secret in the environment variable
+    PROXY_SECRET connect to it. It keeps nothing, and anybody who knows a resource's name may ask; a gateway
+    (`kachery up`) has a relay that knows who may. One line `ready http://HOST:PORT` is written once it answers.
     """
     import os
 

@@ -111,7 +111,7 @@ class ResourceProxy:
             request = _parse(content) if is_json else {}
         except Unreachable:
             return
-        except ValueError:
+        except (ValueError, RecursionError):
             await _send_page(send, 400, "the body is not JSON")
             return
         status, answer = await self._relay(scope, name, request)

@@ -317,8 +317,9 @@ class Delivery:
             error = caught
             raise
         finally:
-            send.dispatcher.over(send)
+            # before the daemon is given something else to do: what did not come is asked for first
             self.came(send, error)
+            send.dispatcher.over(send)
 
     def came(self, send: Send, error: KacheryError | None) -> None:
         """Take note that a send has ended; ask again for what did not come."""

@@ -99,11 +99,12 @@ class NotOffered:
     elsewhere: list[str] = field(default_factory=list)
 
     def error(self) -> KacheryError:
-        """The same as an error."""
-        if self.offline and not self.reasons:
-            names = ", ".join(self.offline)
-            return Unreachable(f"the resource {names} is not connected", hint="ask the people who share the files")
-        return NotFound("; ".join(self.reasons) or "no resource of the zone has this file")
+        """The same as an error, for a file that was offered before."""
+        if self.reasons:
+            return NotFound("; ".join(self.reasons))
+        names = ", ".join(self.offline)
+        missing = f"the resource {names} is not" if names else "no resource of the zone is"
+        return Unreachable(f"{missing} connected", hint="try again later, or ask the people who share the files")
 
 
 class OnDemand:
