@@ -16,7 +16,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...errors import Conflict, KacheryError, NotFound, SourceChanged, TooLarge, Unreachable, WrongContent
+from ...errors import Conflict, KacheryError, NotFound, SourceChanged, StorageFull, TooLarge, Unreachable, WrongContent
 from ..services import resources, zones
 from .connected import Connected
 from .delivery import Delivery, Dispatcher, Send
@@ -191,7 +191,12 @@ class OnDemand:
             raise NotFound("nobody waits for these bytes any more")
         if send.begun or (start, end, size) != (send.start, send.end, send.delivery.size):
             raise Conflict(f"bytes {send.start} to {send.end} of {send.delivery.size} were asked for, once")
-        await send.delivery.receive(send, body)
+        try:
+            await send.delivery.receive(send, body)
+        except StorageFull as error:
+            # what came of it makes room for the next
+            self._drop(send.delivery, error)
+            raise
 
     # -- files --------------------------------------------------------------------------------------------------------
 
