@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
@@ -12,6 +13,10 @@ from . import output
 def relay(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - as upstream's
     port: Annotated[int, typer.Option(help="TCP port; 0 chooses a free one.", envvar="PORT", min=0, max=65535)] = 3030,
+    bus: Annotated[
+        Path | None,
+        typer.Option(help="Directory shared by several relays of this machine, which then act as one.", metavar="DIR"),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a resource proxy alone, until Ctrl-C.
@@ -24,6 +29,7 @@ def relay(
 
     from ..errors import InvalidInput, NotConfigured
     from ..gateway import logs, server
+    from ..gateway.relay.bus import DirectoryBus
     from ..gateway.relay_alone import RelayAlone
 
     if log_level not in logs.LEVELS:
@@ -36,4 +42,5 @@ def relay(
         )
     listener = server.listen(host, port)
     log = logs.make_log(log_level)
-    server.run(RelayAlone(secret, log), listener, log, lambda url: output.data(f"ready {url}"))
+    application = RelayAlone(secret, log, DirectoryBus(bus.expanduser().absolute()) if bus is not None else None)
+    server.run(application, listener, log, lambda url: output.data(f"ready {url}"))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from structlog.typing import FilteringBoundLogger
 
+    from .relay.bus import Bus
+
 
 class RelayAlone:
     """The ASGI application.
@@ -28,18 +30,25 @@ class RelayAlone:
     Args:
         secret: What resources must know.
         log: Where to say what happened.
+        bus: What other processes behind the same address have.
     """
 
-    def __init__(self, secret: str, log: FilteringBoundLogger) -> None:
-        self._log = log
-        self._proxy = ResourceProxy(Registry(), WaitingRoom(), secret, lambda zone: True, log)
+    def __init__(self, secret: str, log: FilteringBoundLogger, bus: Bus | None = None) -> None:
+        self._bus = bus
+        self._registry = Registry(bus)
+        self._proxy = ResourceProxy(self._registry, WaitingRoom(), secret, lambda zone: True, log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or the server's start and end."""
         if scope["type"] == "lifespan":
-            for done in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
-                await receive()
-                await send({"type": done})
+            await receive()
+            if self._bus is not None:
+                await self._bus.open(self._registry.answer)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            if self._bus is not None:
+                await self._bus.close()
+            await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "websocket":
             await self._proxy.serve(scope, receive, send)
         elif scope["path"] == "/probe" and scope["method"] in ("GET", "HEAD"):

@@ -176,6 +176,34 @@ def test_many_clients_cost_one_transfer(lab: Lab) -> None:
         assert len(daemon.offers) == 1
 
 
+def test_what_the_relay_is(lab: Lab) -> None:
+    status, headers, body = http_request("GET", f"{lab.url}/api/v1/relay")
+    assert (status, headers["content-type"]) == (200, "application/json")
+    key = lab.gateway.relay_keys.client_id
+    assert json.loads(body) == {
+        "kachery": "relay",
+        "versions": [1],
+        "socket": "/api/v1/resource",
+        "gatewayKey": key,
+    }
+    assert post_json(f"{lab.url}/api/v1/relay", {})[0] == 501
+
+
+def test_secrets_and_keys_stay_the_same(lab: Lab) -> None:
+    before = lab.gateway.proxy_secret, lab.gateway.relay_keys.client_id
+    lab.restart()
+    assert (lab.gateway.proxy_secret, lab.gateway.relay_keys.client_id) == before
+    assert len(before[0]) == 64
+
+
+def test_a_resource_without_an_address_is_at_the_gateway(lab: Lab) -> None:
+    lab.gateway.database.write_now(resources.add, "lab", "rig", "owner", "", 1)
+    payload = {"type": "getResourceInfo", "resourceName": "rig", "zone": "lab"}
+    payload["timestamp"] = time.time_ns() // 1_000_000  # type: ignore[assignment]
+    _, reply = post_json(f"{lab.url}/api/gateway", {"payload": payload})
+    assert reply["resource"]["proxyUrl"] == lab.url
+
+
 # -- who may ----------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +308,8 @@ def test_a_greeting_that_was_signed_for_another_challenge(lab: Lab) -> None:
         {"version": 2},
         {"maxConcurrentUploads": "2"},
         {"resource": None},
+        {"resource": ""},
+        {"resource": "../up"},
         {"extra": "x"},
         {"type": "initialize"},
     ],

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from kachery.gateway.app import Application
 from kachery.gateway.config import GatewayConfig
 from kachery.gateway.logs import make_log
+from kachery.gateway.relay.bus import DirectoryBus
 from kachery.gateway.relay.connected import WaitingRoom
 from kachery.gateway.relay_alone import RelayAlone
 from kachery.gateway.runtime import open_gateway
@@ -390,6 +391,57 @@ def test_who_waits_is_bounded() -> None:
         pass
     with room.place("10.0.0.1"):
         pass
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+
+def test_relays_that_share_a_directory_act_as_one(tmp_path: Path) -> None:
+    def start() -> Running:
+        return Running(RelayAlone(SECRET, make_log("error"), DirectoryBus(tmp_path / "bus")))
+
+    with start() as first, start() as second:
+        with resource(first) as connection:
+            # asked at the other one
+            asking = Asking(f"{second.url}/r/res1", question())
+            request_id = receive(connection)["requestId"]
+            connection.send(ANSWERED.replace("ID", request_id))
+            assert asking.result() == (200, json.loads(ANSWERED.replace("ID", request_id)))
+            # a name is taken once for all of them
+            with socket_to(second.url) as newcomer:
+                newcomer.send(INITIALIZE)
+                assert closed(newcomer) == "Resource already exists: res1"
+            assert is_connected(first)
+            timed_out = post_json(f"{second.url}/r/res1", question(timeoutMsec=1))
+            assert timed_out == (504, {"message": "timeout waiting for response"})
+            asking = Asking(f"{second.url}/r/res1", question(timeoutMsec=60_000))
+            # the one that timed out may have come as well
+            until(lambda: receive(connection)["timeoutMsec"] == 60_000)
+            connection.close()
+            assert asking.result() == (504, {"message": "resource disconnected: res1"})
+        until(lambda: post_json(f"{second.url}/r/res1", question())[0] == 404)
+        with resource(second):
+            assert is_connected(first)
+    assert list((tmp_path / "bus").rglob("*.socket")) == []
+
+
+def test_a_relay_that_died_holds_no_names(tmp_path: Path) -> None:
+    dead = DirectoryBus(tmp_path / "bus")
+    assert dead.claim("res1", "default")
+    with Running(RelayAlone(SECRET, make_log("error"), DirectoryBus(tmp_path / "bus"))) as relay:
+        assert post_json(f"{relay.url}/r/res1", question())[0] == 404
+        with resource(relay):
+            assert is_connected(relay)
+        # what another process has taken meanwhile is not given back
+        dead.release("res1", "default")
+    (tmp_path / "bus" / "names" / "junk").mkdir()
+    (tmp_path / "bus" / "names" / "junk" / "junk").write_bytes(b"\xff")
+    assert dead.elsewhere("junk") == {}
+
+
+def test_a_directory_that_is_no_place_for_sockets(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too long"):
+        DirectoryBus(tmp_path / ("x" * 100))
 
 
 # -- in front of a gateway --------------------------------------------------------------------------------------------

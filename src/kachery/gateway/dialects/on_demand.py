@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ... import signing
+from ... import names, signing
 from ...digest import is_hash
 from ...errors import BadReply, InvalidInput, KacheryError, NotAllowed, TimedOut, Unreachable
 from ..http import host_of, read_json
@@ -157,7 +157,7 @@ class OnDemandDialect:
     async def _require_right(self, hello: dict[str, Any], challenge: str) -> tuple[zones.Zone, str]:
         gateway = self._gateway
         zone = await gateway.database.read(zones.find, hello["zone"])
-        name = hello["resource"]
+        name = names.component(hello["resource"], "resource name")
         if "proxySecret" in hello:
             given = hello["proxySecret"].encode("utf-8", "replace")
             if zone is None or not hmac.compare_digest(given, gateway.proxy_secret.encode()):

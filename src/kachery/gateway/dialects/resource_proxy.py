@@ -39,7 +39,7 @@ from urllib.parse import unquote_to_bytes
 
 from ...errors import BadReply, TimedOut, Unreachable
 from ..http import RequestBody, header, send_bytes, send_json
-from ..relay.connected import Answer, Connected
+from ..relay.connected import Answer, Connected, Gone
 from ..sockets import REFUSED, Socket
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class ResourceProxy:
                 answer = await resource.answer(request, seconds)
         except TimedOut:
             return 504, {"message": "timeout waiting for response"}
-        except _Gone:
+        except Gone:
             return 504, {"message": f"resource disconnected: {name}"}
         except Unreachable as error:
             return 503, {"message": error.message}
@@ -199,10 +199,6 @@ class ResourceProxy:
         return None
 
 
-class _Gone(Unreachable):
-    """The resource left before it answered."""
-
-
 class _Resource(Connected):
     """A published daemon that is connected."""
 
@@ -247,7 +243,7 @@ class _Resource(Connected):
         """Tell everybody who waits that there will be no answer."""
         for waiting in self._pending.values():
             if not waiting.done():
-                waiting.set_exception(_Gone(f"the resource {self.name} has disconnected"))
+                waiting.set_exception(Gone(f"the resource {self.name} has disconnected"))
 
 
 def _name_in(scope: Scope) -> str | None:

@@ -14,6 +14,8 @@ from ...errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .bus import Bus
+
 #: How many may wait for resources at once: altogether, and from one address.
 MOST_WAITING = 1000
 MOST_WAITING_EACH = 100
@@ -32,6 +34,10 @@ class Answer:
     request_id: str
     response: Any
     error: str | None = None
+
+
+class Gone(Unreachable):
+    """A resource left before it answered."""
 
 
 class Connected(ABC):
@@ -61,17 +67,23 @@ class Connected(ABC):
 
 
 class Registry:
-    """Who is connected. A name is taken once in each zone, and whoever has it keeps it until they leave."""
+    """Who is connected. A name is taken once in each zone, and whoever has it keeps it until they leave.
 
-    def __init__(self) -> None:
+    Args:
+        bus: What the other processes have; without one there are none.
+    """
+
+    def __init__(self, bus: Bus | None = None) -> None:
         self._by_name: dict[str, dict[str, Connected]] = {}
+        self._bus = bus
 
     def add(self, resource: Connected) -> bool:
         """Enter a resource; says whether its name was free."""
-        same_name = self._by_name.setdefault(resource.name, {})
-        if resource.zone in same_name:
+        if resource.zone in self._by_name.get(resource.name, {}):
             return False
-        same_name[resource.zone] = resource
+        if self._bus is not None and not self._bus.claim(resource.name, resource.zone):
+            return False
+        self._by_name.setdefault(resource.name, {})[resource.zone] = resource
         return True
 
     def remove(self, resource: Connected) -> None:
@@ -79,15 +91,30 @@ class Registry:
         same_name = self._by_name.get(resource.name, {})
         if same_name.get(resource.zone) is resource:
             del same_name[resource.zone]
+            if self._bus is not None:
+                self._bus.release(resource.name, resource.zone)
             if not same_name:
                 del self._by_name[resource.name]
 
     def named(self, name: str) -> dict[str, Connected]:
-        """The resources of a name, by zone."""
-        return dict(self._by_name.get(name, {}))
+        """The resources of a name, by zone, wherever they are connected."""
+        elsewhere = self._bus.elsewhere(name) if self._bus is not None else {}
+        return {**elsewhere, **self._by_name.get(name, {})}
+
+    async def answer(self, name: str, zone: str, message: dict[str, Any], seconds: float) -> Answer:
+        """Have a resource of this process answer a request that another process got.
+
+        Raises:
+            Gone: If it is not connected here any more.
+            TimedOut, Unreachable: As its `answer`.
+        """
+        resource = self._by_name.get(name, {}).get(zone)
+        if resource is None:
+            raise Gone(f"the resource {name} has disconnected")
+        return await resource.answer(message, seconds)
 
     def of_zone(self, zone: str) -> list[Connected]:
-        """The resources of a zone, by name."""
+        """The resources of a zone that are connected to this process, by name."""
         return [zones[zone] for _, zones in sorted(self._by_name.items()) if zone in zones]
 
 
