@@ -374,8 +374,8 @@ def test_malformed_frames_end_their_own_connection_only(relay: Running, frames: 
                 peer.shutdown(socket.SHUT_WR)
                 while peer.recv(4096):
                     pass
-            except ConnectionError:
-                pass
+            except OSError:
+                pass  # cut off before all was sent
         assert is_connected(relay)
 
 
