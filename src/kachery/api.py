@@ -49,7 +49,7 @@ def store_file(
         'sha1://253cc837e71aa814d19025fb70717353912b2577/recording.nwb'
     """
     stored = files.store_file(filename, zone=zone, local=local, keep=cache_locally, label=label)
-    return stored.uri(label if label is not None else os.path.basename(os.fspath(filename)))
+    return stored.uri(label if label is not None else os.path.basename(os.fsdecode(filename)))
 
 
 def store_text(
@@ -156,7 +156,7 @@ def link_file(filename: str | os.PathLike[str], *, label: str | None = None) -> 
         SourceChanged: If it changes meanwhile.
     """
     stored = files.link_file(filename)
-    return stored.uri(label if label is not None else os.path.basename(os.fspath(filename)))
+    return stored.uri(label if label is not None else os.path.basename(os.fsdecode(filename)))
 
 
 def load_file(

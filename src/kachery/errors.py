@@ -243,6 +243,8 @@ def from_os_error(error: OSError, action: str, path: str | os.PathLike[str]) -> 
         return NotAllowed(message, hint="check the owner, group and mode of the path and of the directories above it")
     if error.errno in _MISSING:
         return NotFound(message, hint="check the spelling of the path")
+    if error.errno == errno.EEXIST:
+        return Conflict(message, hint="something else is in its place")
     if error.errno in _SENSELESS:
         return InvalidInput(message, hint="give another path")
     return KacheryError(message)

@@ -31,13 +31,15 @@ from .errors import (
     NotConfigured,
     NotFound,
     NotSupported,
+    SourceChanged,
     TimedOut,
     Unreachable,
     WrongContent,
     explaining,
 )
+from .progress import Silent
 from .store import Found, Store, keys, plain
-from .store.hashing import copy_some, open_source, require_unchanged
+from .store.hashing import copy_and_digest, copy_some, open_source, require_unchanged
 from .store.layout import random_letters, remove_if_there, write_all
 from .zone import IN_PARTS_ABOVE, Absent, RemoteFile, Zone
 from .zone.resource import request_file
@@ -145,6 +147,7 @@ def store_file(
         NotConfigured, NotRegistered, NotAllowed, Unreachable: If the zone does not take it.
         StorageFull: If there is no room.
     """
+    path = os.fsdecode(path)
     plain_directory = settings.store_file_dir()
     if not local and plain_directory is not None:
         hash_, size = plain.add_file(plain_directory, path)
@@ -335,7 +338,7 @@ def load_file(
         raise _not_supported(reference, text)
     if dest is None:
         return path
-    return _copy(path, os.fspath(dest))
+    return _copy(path, os.fsdecode(dest), reference if isinstance(reference, uri.FileRef) else None)
 
 
 def load_bytes(
@@ -393,12 +396,7 @@ def open_file(text: str, *, zone: str | None = None) -> BinaryIO:
             found = brought if isinstance(brought, RemoteFile) else None
         if found is None or found.size <= _SMALL:
             return open(load_file(text, zone=zone), "rb")
-    current = found
-
-    def fetch(start: int, end: int) -> bytes:
-        return target.fetch_range(current, start, end)
-
-    raw = reading.RangeReader(found.size, fetch, str(reference))
+    raw = reading.RangeReader(found.size, target.reader(found), str(reference))
     return io.BufferedReader(raw, buffer_size=64 * 1024)
 
 
@@ -475,8 +473,9 @@ def _load_content(
         if path is not None:
             return path
         problems.append(f"the zone {target.name} does not have it")
-    except Unreachable as error:
-        failure = error
+    except (Unreachable, NotFound) as error:
+        # a zone that does not have what it says it has may get it from a resource all the same
+        failure = error if isinstance(error, Unreachable) else None
         problems.append(error.message)
     if ask_resource is not False:
         asked = Absent()
@@ -586,13 +585,20 @@ def _load_address(reference: uri.UrlRef | uri.GithubRef | uri.ZenodoRef, text: s
     if local_only:
         raise NotFound(f"{text} is not on this machine, and nobody else was asked")
     url = web.address(reference)
-    with progress.bar(None, f"Downloading {text[:60]}") as told, web.fetch(url, told, sha1=sha1) as file:
+    store.layout.require_usable()
+    store.layout.make_directory(store.layout.temporary())
+    with (
+        progress.bar(None, f"Downloading {text[:60]}") as told,
+        web.fetch(url, store.layout.temporary(), told, sha1=sha1) as file,
+    ):
         hash_, _ = store.add_open(file.fileno(), text)
     return store.layout.blob(hash_)
 
 
-def _copy(path: str, dest: str) -> str:
+def _copy(path: str, dest: str, reference: uri.FileRef | None) -> str:
     """Put a copy at `dest`, whole or not at all."""
+    if "\0" in dest:
+        raise InvalidInput(f"not a path: {dest!r}")
     target = os.path.abspath(dest)
     if os.path.isdir(target):
         raise InvalidInput(f"{dest} is a directory", hint="give the path that the file should have")
@@ -602,7 +608,9 @@ def _copy(path: str, dest: str) -> str:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         temporary = f"{target}.{random_letters(10)}"
         try:
-            with open(path, "rb", buffering=0) as source, open(temporary, "xb", buffering=0) as copy:
+            with open(path, "rb", buffering=0) as source, open(temporary, "x+b", buffering=0) as copy:
+                if reference is not None and path != Store().layout.blob(reference.hash, reference.algorithm):
+                    _copy_checked(source.fileno(), copy.fileno(), path, reference)
                 while copy_some(source.fileno(), copy.fileno(), _COPY_STEP):
                     pass
                 if settings.durable():
@@ -612,6 +620,13 @@ def _copy(path: str, dest: str) -> str:
             remove_if_there(temporary)
             raise
     return dest
+
+
+def _copy_checked(source: int, target: int, path: str, reference: uri.FileRef) -> None:
+    # its owner may write to it at any time, so the copy must be what was asked for
+    found = copy_and_digest(source, target, os.fstat(source).st_size, Silent(), reference.algorithm)
+    if found != reference.hash:
+        raise SourceChanged(f"{path} changed while it was read", hint="try again when nothing writes to it")
 
 
 def _slice(file: BinaryIO, size: int, start: int | None, end: int | None) -> bytes:
@@ -640,8 +655,9 @@ def _spool(stream: BinaryIO, fd: int, path: str, told: Progress) -> tuple[str, i
 @contextmanager
 def _descriptor(data: bytes) -> Iterator[int]:
     with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
+        with explaining("write to", tempfile.gettempdir()):
+            file.write(data)
+            file.flush()
         yield file.fileno()
 
 
@@ -671,7 +687,7 @@ def _require_sha1(reference: uri.FileRef) -> None:
 def _size_of(path: str | os.PathLike[str]) -> int | None:
     try:
         return os.stat(path).st_size
-    except OSError:
+    except (OSError, ValueError):
         # whoever opens the file says what is wrong with it
         return None
 

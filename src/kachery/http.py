@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from . import settings
 from .errors import BadReply, InvalidInput, TimedOut, Unreachable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 #: Attempts for something that may pass, and the longest pause between two of them, in seconds.
-ATTEMPTS = 5
+ATTEMPTS = 4
 _LONGEST_PAUSE = 10.0
 
 #: How long to wait for a connection to be made, in seconds.
@@ -37,9 +37,23 @@ _LONGEST_REPLY = 16 * 1024 * 1024
 
 _BLOCK = 256 * 1024
 
+_PROXY_VARIABLES = tuple(
+    spelled for name in ("http_proxy", "https_proxy", "all_proxy") for spelled in (name, name.upper())
+)
+
 _pools: dict[str | None, urllib3.PoolManager] = {}
-_pools_owner = 0
 _pools_lock = threading.Lock()
+
+
+def _begin_anew() -> None:
+    global _pools_lock
+    # its parent's connections are not a child's, and another thread of its parent may have held the lock
+    _pools_lock = threading.Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Busy(Unreachable):
@@ -52,6 +66,10 @@ class Busy(Unreachable):
     def __init__(self, message: str, *, hint: str | None = None, after: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.after = after
+
+
+class Untrusted(Unreachable):
+    """A peer cannot prove who it is; asking again does not help."""
 
 
 def request(
@@ -82,6 +100,8 @@ def request(
 
     patience = settings.timeout() if timeout is None else timeout
     host = peer(url)
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"not an address: {host!r}", hint="it must begin with http:// or https://")
     try:
         return _pool(url).request(
             method,
@@ -95,7 +115,7 @@ def request(
             preload_content=False,
             decode_content=False,
         )
-    except (exceptions.LocationValueError, UnicodeError) as error:
+    except ValueError as error:
         raise InvalidInput(f"not an address: {host!r}: {error}") from error
     except exceptions.HTTPError as error:
         raise broken(error, host) from error
@@ -115,14 +135,19 @@ def broken(error: Exception, host: str) -> Unreachable:
     if isinstance(reason, exceptions.ConnectTimeoutError | exceptions.ReadTimeoutError | TimeoutError):
         return TimedOut(f"{host} did not answer in time", hint="try again, or set KACHERY_TIMEOUT to more seconds")
     if isinstance(reason, exceptions.SSLError):
-        return Unreachable(
+        return Untrusted(
             f"{host} has no certificate that this machine trusts: {reason}", hint="check the address and the clock"
         )
     if isinstance(reason, exceptions.ProxyError):
         return Unreachable(
             f"the proxy for {host} cannot be used: {reason}", hint="check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
         )
-    return Unreachable(f"the connection to {host} broke: {reason}")
+    if isinstance(reason, exceptions.ResponseError):
+        return BadReply(f"{host} sends one from address to address: {reason}", hint="check the address")
+    # the library wraps what happened into a pair of its own words and the cause
+    cause = reason.args[-1] if isinstance(reason, exceptions.ProtocolError) and reason.args else reason
+    what = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+    return Unreachable(f"the connection to {host} broke: {what}", hint="try again")
 
 
 def read_all(response: urllib3.BaseHTTPResponse, host: str, limit: int = _LONGEST_REPLY) -> bytes:
@@ -130,19 +155,28 @@ def read_all(response: urllib3.BaseHTTPResponse, host: str, limit: int = _LONGES
 
     Raises:
         BadReply: If it is longer than `limit` bytes.
-        TimedOut, Unreachable: If the connection breaks.
+        TimedOut: If it does not end, however much comes.
+        Unreachable: If the connection breaks.
     """
     from urllib3 import exceptions
 
+    data = bytearray()
+    patience = settings.timeout()
+    deadline = time.monotonic() + patience
     try:
-        data = response.read(limit + 1)
-        if len(data) > limit:
-            response.close()
-            raise BadReply(f"{host} sent more than {limit} bytes where a short reply was expected")
+        while piece := response.read1(_BLOCK):
+            data += piece
+            if len(data) > limit:
+                raise BadReply(f"{host} sent more than {limit} bytes where a short reply was expected")
+            if time.monotonic() > deadline:
+                raise TimedOut(f"{host} has not finished a short reply in {patience:.0f} s", hint="try again")
         response.release_conn()
-        return data
     except exceptions.HTTPError as error:
         raise broken(error, host) from error
+    finally:
+        # a connection with something left in it is of no use to the next request
+        response.close()
+    return bytes(data)
 
 
 def post_json(
@@ -200,7 +234,7 @@ class Reply:
         """
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             kind = "an HTML page" if self.body.lstrip()[:1] == b"<" else "something else"
@@ -239,8 +273,12 @@ def retrying(action: Callable[[], _T], *, attempts: int = ATTEMPTS) -> _T:
     for attempt in range(1, attempts):
         try:
             return action()
-        except BadReply:
+        except (BadReply, Untrusted):
             raise
+        except TimedOut as error:
+            # it has been waited for long enough to be asked once more, not again and again
+            pause(attempt, error)
+            break
         except Unreachable as error:
             pause(attempt, error)
     return action()
@@ -255,8 +293,10 @@ def pause(attempt: int, error: Unreachable) -> None:
 
 def peer(url: str) -> str:
     """Whom an address names, for people: never its path or query, which may be secret."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] or url[:60]
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or url[:60]
+    except ValueError:
+        return url.partition("?")[0][:60]
 
 
 def user_agent() -> str:
@@ -267,25 +307,32 @@ def user_agent() -> str:
 
 
 def _pool(url: str) -> urllib3.PoolManager:
-    global _pools_owner
     import urllib3
 
     proxy = _proxy(url)
     with _pools_lock:
-        if _pools_owner != os.getpid():
-            _pools.clear()
-            _pools_owner = os.getpid()
         pool = _pools.get(proxy)
         if pool is None:
             options: dict[str, Any] = {"num_pools": 16, "maxsize": 32, "blocksize": _BLOCK}
-            pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+            pool = _through(proxy, options) if proxy else urllib3.PoolManager(**options)
             _pools[proxy] = pool
         return pool
 
 
+def _through(proxy: str, options: dict[str, Any]) -> urllib3.ProxyManager:
+    import urllib3
+
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return urllib3.ProxyManager(proxy, **options)
+    who = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return urllib3.ProxyManager(address, proxy_headers=urllib3.make_headers(proxy_basic_auth=who), **options)
+
+
 def _proxy(url: str) -> str | None:
     # without a variable that names one there is none; asking further costs more than the request
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
+    if not any(name in os.environ for name in _PROXY_VARIABLES):
         return None
     from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 

@@ -47,8 +47,10 @@ class _Bar:
         from tqdm.auto import tqdm
 
         delay = 0.0 if settings.progress() == "1" else DELAY
+        # a file's name must not steer the terminal
+        shown = "".join(character if character.isprintable() else "?" for character in label)
         self._bar = tqdm(
-            total=total, desc=label, unit="B", unit_scale=True, unit_divisor=1024, delay=delay, leave=False
+            total=total, desc=shown, unit="B", unit_scale=True, unit_divisor=1024, delay=delay, leave=False
         )
 
     def advance(self, count: int) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 BLOCK = 256 * 1024
 KEPT = 128
 
+# what one call gives at most, so that as much again is not held beside it, in bytes
+_AT_ONCE = KEPT * BLOCK // 2
+
 # reading straight on fetches more and more at once, up to this many blocks
 _LONGEST_RUN = 32
 
@@ -58,7 +61,10 @@ class RangeReader(io.RawIOBase):
         Returns:
             The new position, in bytes from the beginning.
         """
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}
+        if whence not in bases:
+            raise ValueError(f"seek knows no whence {whence}")
+        base = bases[whence]
         if base + offset < 0:
             raise ValueError(f"negative position {base + offset}")
         self._position = base + offset
@@ -71,7 +77,7 @@ class RangeReader(io.RawIOBase):
             How many bytes were read; 0 at the end.
         """
         view = memoryview(buffer).cast("B")
-        end = min(self._position + len(view), self.size)
+        end = min(self._position + min(len(view), _AT_ONCE), self.size)
         count = max(0, end - self._position)
         if count:
             self._load(self._position // BLOCK, (end - 1) // BLOCK)

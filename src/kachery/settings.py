@@ -57,7 +57,7 @@ def store_dir(*, respect_sandbox: bool = True) -> Path:
     if respect_sandbox and flag("KACHERY_CLOUD_USE_SANDBOX"):
         sandbox = variable("KACHERY_CLOUD_SANDBOX_DIR")
         if sandbox:
-            return Path(sandbox)
+            return Path(sandbox).absolute()
     directory = variable("KACHERY_CLOUD_DIR")
     try:
         return Path(directory).expanduser().absolute() if directory else Path.home() / ".kachery-cloud"

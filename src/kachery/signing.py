@@ -10,6 +10,9 @@ Two canonical forms are in use, because the generations wrote JSON in two langua
 U+0020 to U+007E and writes `1.0`; JavaScript escapes little and writes `1`. They agree on ASCII strings and integers,
 so we send only those, and accept a signature over either form. One old form is accepted too, for a client's
 registration: Ed25519 over the JSON text itself.
+
+Ed25519 is libsodium's (PyNaCl): it checks a signature in half of OpenSSL's time, and a gateway checks one for every
+request (`benchmarks/experiments/signatures.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from .errors import InvalidInput
@@ -26,6 +30,7 @@ from .errors import InvalidInput
 _PRIVATE_DER = bytes.fromhex("302e020100300506032b657004220420")
 _PUBLIC_DER = bytes.fromhex("302a300506032b6570032100")
 
+_HEX = re.compile("[0-9a-fA-F]{192}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -51,12 +56,9 @@ class ClientKeys:
     @classmethod
     def from_seed(cls, seed: bytes) -> ClientKeys:
         """The pair that belongs to a private key of 32 bytes."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
         if len(seed) != 32:
             raise InvalidInput(f"a private key has 32 bytes, not {len(seed)}")
-        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-        return cls(public.hex(), seed)
+        return cls(_pair(seed)[0].hex(), seed)
 
     @classmethod
     def from_hex(cls, client_id: str, private_key: str) -> ClientKeys:
@@ -96,9 +98,9 @@ class ClientKeys:
 
     def sign(self, payload: dict[str, Any]) -> str:
         """The signature over a payload, 128 hex digits."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from nacl.bindings import crypto_sign
 
-        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(payload_digest(payload)).hex()
+        return crypto_sign(payload_digest(payload), _pair(self.seed)[1])[:64].hex()
 
 
 def canonical_json(value: Any) -> str:
@@ -129,7 +131,7 @@ def javascript_json(value: Any) -> str:
 
 def payload_digest(payload: dict[str, Any]) -> bytes:
     """The 20 bytes that a client signs."""
-    return hashlib.sha1(canonical_json(payload).encode(), usedforsecurity=False).digest()
+    return _sha1(canonical_json(payload).encode())
 
 
 def verify(client_id: str, payload: dict[str, Any], signature: str, *, legacy: bool = False) -> bool:
@@ -141,29 +143,20 @@ def verify(client_id: str, payload: dict[str, Any], signature: str, *, legacy: b
         signature: 128 hex digits.
         legacy: Whether the form without SHA-1 is accepted too.
     """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(client_id))
-        given = bytes.fromhex(signature)
-    except ValueError:
+    # blanks between digits would make two texts of one signature
+    if not _HEX.fullmatch(client_id + signature):
         return False
-    python_text = canonical_json(payload)
-    texts = [python_text]
-    javascript_text = javascript_json(payload)
-    if javascript_text != python_text:
-        texts.append(javascript_text)
-    messages = [hashlib.sha1(text.encode(), usedforsecurity=False).digest() for text in texts]
-    if legacy:
-        messages += [text.encode() for text in texts]
-    for message in messages:
-        try:
-            key.verify(given, message)
-        except InvalidSignature:
-            continue
+    key, given = bytes.fromhex(client_id), bytes.fromhex(signature)
+    if len(key) != 32 or len(given) != 64:
+        return False
+    text = canonical_json(payload).encode()
+    if _is_signed(key, given, _sha1(text)):
         return True
-    return False
+    # one check costs more than all the rest of a request: the other forms are tried only where they differ
+    other = javascript_json(payload).encode()
+    if other != text and _is_signed(key, given, _sha1(other)):
+        return True
+    return legacy and (_is_signed(key, given, text) or (other != text and _is_signed(key, given, other)))
 
 
 def _javascript(value: Any) -> str:
@@ -197,6 +190,29 @@ def _javascript_number(value: float) -> str:
     if "." in digits:
         digits = digits.rstrip("0").rstrip(".")
     return f"{sign}{digits}" + (f"e{int(exponent):+d}" if exponent else "")
+
+
+@lru_cache(maxsize=4)
+def _pair(seed: bytes) -> tuple[bytes, bytes]:
+    # to derive the public half costs as much as a signature
+    from nacl.bindings import crypto_sign_seed_keypair
+
+    return crypto_sign_seed_keypair(seed)
+
+
+def _is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import BadSignatureError
+
+    try:
+        crypto_sign_open(signature + message, key)
+    except BadSignatureError:
+        return False
+    return True
+
+
+def _sha1(text: bytes) -> bytes:
+    return hashlib.sha1(text, usedforsecurity=False).digest()
 
 
 def _pem(der: bytes, kind: str) -> str:

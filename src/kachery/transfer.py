@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from . import http, settings
-from .errors import BadReply, KacheryError, NotAllowed, NotFound, Unreachable, by_code
+from .errors import BadReply, KacheryError, NotAllowed, NotFound, TimedOut, Unreachable, by_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from .progress import Progress
 
-#: What one request asks for or sends, in bytes.
+#: What one request asks for, in bytes: at least so much,
 SEGMENT = 16 * 1024 * 1024
+#: and of a large file more, since each request costs a pause, but at most so much, so that there is work to share.
+_LARGEST_SEGMENT = 8 * SEGMENT
+_SEGMENTS = 16
 
 #: A single connection that is faster than this, in bytes per second, gets no help.
 FAST_ENOUGH = 150 * 1024 * 1024
@@ -37,6 +40,12 @@ _BUFFER = 256 * 1024
 
 # what a server says about a refusal is read up to here, in bytes
 _LONGEST_REASON = 64 * 1024
+
+# less than this, in bytes, is no progress: it would take for ever
+_PROGRESS = 64 * 1024
+
+# a connection that is slower than this for as long as a silent one may be silent is given up, in bytes per second
+_CRAWL = 1024
 
 
 class Expired(KacheryError):
@@ -74,9 +83,20 @@ def download(address: Callable[[bool], str], sink: Sink, progress: Progress, *, 
     addresses = _Addresses(address)
 
     def fetch(start: int, end: int, moved: Callable[[int], None]) -> None:
-        _fetch(addresses, sink, start, end, moved)
+        _fetch(addresses, sink, start, end, moved, whole=False)
 
-    _spread(deque(sink.missing(SEGMENT)), fetch, progress, connections)
+    def fetch_to_the_end(start: int, end: int, moved: Callable[[int], None]) -> None:
+        _fetch(addresses, sink, start, end, moved, whole=True)
+
+    try:
+        step = max(SEGMENT, min(sink.size // _SEGMENTS, _LARGEST_SEGMENT))
+        _spread(deque(sink.missing(step)), fetch, progress, connections)
+    except _NoRanges:
+        # piece by piece it would send the beginning again for each
+        missing = sink.missing(sink.size)
+        start, end = missing[0][0], missing[-1][1]
+        progress.advance(sum(one - other for other, one in missing) - (end - start))
+        _persist(fetch_to_the_end, start, end, progress.advance)
 
 
 def upload_parts(
@@ -89,7 +109,7 @@ def upload_parts(
     """Send what a server is missing of a file.
 
     Args:
-        missing: The ranges to send, each at most `SEGMENT` bytes.
+        missing: The ranges to send, each with one request.
         send: Sends one range, telling how many bytes have moved; it may be called again for the same range.
         progress: Told of every step.
         connections: How many to use at most; by default the setting.
@@ -238,7 +258,9 @@ def _persist(
             raise
         except _Interrupted as error:
             start += done
-            failures = 1 if done else failures + 1
+            if start == end:
+                return
+            failures = 1 if done >= _PROGRESS else failures + 1
             if failures >= http.ATTEMPTS:
                 raise error.reason from None
             http.pause(failures, error.reason)
@@ -251,6 +273,10 @@ def _persist(
             http.pause(failures, error)
 
 
+class _NoRanges(Exception):
+    """A server was asked for a part and sends the whole."""
+
+
 class _Interrupted(Exception):
     """A download broke off; what came before is kept."""
 
@@ -259,7 +285,9 @@ class _Interrupted(Exception):
         self.reason = reason
 
 
-def _fetch(addresses: _Addresses, sink: Sink, start: int, end: int, moved: Callable[[int], None]) -> None:
+def _fetch(
+    addresses: _Addresses, sink: Sink, start: int, end: int, moved: Callable[[int], None], *, whole: bool
+) -> None:
     from urllib3 import exceptions
 
     url = addresses.current()
@@ -277,29 +305,43 @@ def _fetch(addresses: _Addresses, sink: Sink, start: int, end: int, moved: Calla
         raise _Interrupted(error) from error
     host = http.peer(url)
     position = marked = start
+    if response.status == 200 and (start, end) != (0, sink.size) and not whole:
+        response.close()
+        raise _NoRanges
     # a server that does not know ranges sends the file from its beginning
     to_skip = start if response.status == 200 else 0
+    patience = settings.timeout()
+    looked, arrived, seen = time.monotonic(), 0, 0
     try:
         with response:
             while position < end:
-                data = response.read1(_BUFFER)
+                data = response.read1(min(_BUFFER, to_skip + end - position))
                 if not data:
                     raise _Interrupted(
                         Unreachable(f"the connection to {host} broke {end - position} bytes before the end")
                     )
+                arrived += len(data)
+                if time.monotonic() - looked > patience:
+                    if arrived - seen < _CRAWL * patience:
+                        raise _Interrupted(
+                            TimedOut(
+                                f"{host} sends hardly anything: {arrived - seen} bytes in {patience:.0f} s",
+                                hint="try again later",
+                            )
+                        )
+                    looked, seen = time.monotonic(), arrived
                 if to_skip:
                     drop = min(to_skip, len(data))
                     to_skip, data = to_skip - drop, data[drop:]
-                data = data[: end - position]
                 sink.write(position, data)
                 position += len(data)
                 moved(len(data))
                 if position - marked >= _MARK_EVERY:
                     sink.mark(marked, position)
                     marked = position
-            if response.status == 200 and end < sink.size:
-                response.close()
-            else:
+            if response.status == 206 or end == sink.size:
+                if response.read1(1):
+                    raise BadReply(f"{host} sends more than the {end - start} bytes it was asked for")
                 response.release_conn()
     except exceptions.HTTPError as error:
         raise _Interrupted(http.broken(error, host)) from error

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 from . import digest, names
-from .errors import InvalidName, InvalidURI
+from .errors import InvalidInput, InvalidName, InvalidURI
 
 #: Databases in use give a URI this many characters.
 LONGEST = 200
@@ -163,9 +163,10 @@ def parse(text: str) -> Reference:
 
     Raises:
         InvalidURI: If it is none of them; the message says what is wrong with it.
+        InvalidInput: If it is no text at all.
     """
     if not isinstance(text, str):
-        raise InvalidURI(f"a URI is a text, not {type(text).__name__}")
+        raise InvalidInput(f"a URI is a text, not {type(text).__name__}")
     if not text:
         raise InvalidURI("the URI is empty")
     if text != text.strip():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import digest, http
-from .errors import BadReply, NotAllowed, NotFound, Unreachable, WrongContent
+from .errors import BadReply, NotAllowed, NotFound, Unreachable, WrongContent, explaining
 from .uri import GithubRef, UrlRef, ZenodoRef
 
 if TYPE_CHECKING:
@@ -64,11 +64,12 @@ def _link(item: dict[str, Any]) -> str | None:
     return link if isinstance(link, str) else None
 
 
-def fetch(url: str, progress: Progress, *, sha1: str | None = None) -> BinaryIO:
+def fetch(url: str, directory: str, progress: Progress, *, sha1: str | None = None) -> BinaryIO:
     """Fetch what is at an address into a temporary file.
 
     Args:
         url: An http or https address.
+        directory: Where the temporary file lies while it is open.
         progress: Told of every step.
         sha1: The SHA-1 that the content must have, where that is known.
 
@@ -77,16 +78,17 @@ def fetch(url: str, progress: Progress, *, sha1: str | None = None) -> BinaryIO:
 
     Raises:
         NotFound, NotAllowed, TimedOut, Unreachable: When it is not delivered.
-        WrongContent: If it is cut short, or does not have the hash.
+        WrongContent: If it does not have the hash.
+        StorageFull, NotAllowed: If the directory cannot take it.
     """
 
     def attempt() -> BinaryIO:
-        return _fetch_once(url, progress, sha1)
+        return _fetch_once(url, directory, progress, sha1)
 
     return http.retrying(attempt, attempts=3)
 
 
-def _fetch_once(url: str, progress: Progress, sha1: str | None) -> BinaryIO:
+def _fetch_once(url: str, directory: str, progress: Progress, sha1: str | None) -> BinaryIO:
     from urllib3 import exceptions
 
     host = http.peer(url)
@@ -101,11 +103,13 @@ def _fetch_once(url: str, progress: Progress, sha1: str | None) -> BinaryIO:
             raise Unreachable(f"{host} answered HTTP {response.status} for {url}")
         length = response.headers.get("Content-Length")
         found, count = digest.new("sha1"), 0
-        file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 — the caller closes it
+        with explaining("write to", directory):
+            file: BinaryIO = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 — the caller closes it
         try:
             while data := response.read1(_BLOCK):
                 found.update(data)
-                file.write(data)
+                with explaining("write to", directory):
+                    file.write(data)
                 count += len(data)
                 progress.advance(len(data))
         except exceptions.HTTPError as error:
@@ -123,5 +127,6 @@ def _fetch_once(url: str, progress: Progress, sha1: str | None) -> BinaryIO:
         raise WrongContent(
             f"what {host} sent for {url} has the SHA-1 {found.hexdigest()}", hint="nothing of it was kept"
         )
-    file.seek(0)
+    with explaining("write to", directory):
+        file.seek(0)
     return file

@@ -82,6 +82,7 @@ def test_errors_carry_a_hint_and_survive_pickling(kind: type[KacheryError]) -> N
         (errno.ENOTDIR, errors.NotFound),
         (errno.ENAMETOOLONG, errors.InvalidInput),
         (errno.ELOOP, errors.InvalidInput),
+        (errno.EEXIST, errors.Conflict),
         (errno.EIO, KacheryError),
     ],
 )

@@ -33,6 +33,18 @@ def test_a_bar_goes_to_stderr_when_it_is_asked_for(
     assert "a file" in err
 
 
+def test_a_files_name_does_not_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KACHERY_PROGRESS", "1")
+    with progress.bar(100, "Storing a\x1b[31m\nb\udcff Zoë") as told:
+        told.advance(1)
+
+    err = capfd.readouterr().err
+    assert "Storing a?[31m?b? Zoë" in err
+    assert "\x1b[31m" not in err
+
+
 def test_a_bar_is_closed_when_work_fails(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("KACHERY_PROGRESS", "1")
     with pytest.raises(KeyError), progress.bar(None, "unknown size"):

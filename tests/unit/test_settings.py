@@ -159,6 +159,9 @@ def test_a_sandbox_takes_the_place_of_the_store_but_not_of_keys(
     assert settings.store_dir() == tmp_path / "sandbox"
     assert settings.store_dir(respect_sandbox=False) == own_environment
     assert settings.config_path().parent == own_environment
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KACHERY_CLOUD_SANDBOX_DIR", "relative")
+    assert settings.store_dir() == tmp_path / "relative"
     monkeypatch.delenv("KACHERY_CLOUD_SANDBOX_DIR")
     assert settings.store_dir() == own_environment
 

@@ -193,6 +193,13 @@ def test_nonsense_is_not_a_signature(client: str, signature: str) -> None:
     assert not signing.verify(client, {"type": "addClient"}, signature)
 
 
+def test_a_signature_has_one_spelling() -> None:
+    signature = VECTORS[0][3]
+    spaced = signature[:2] + " " + signature[2:]
+    assert not signing.verify(CLIENT, {"type": "addClient"}, spaced)
+    assert not signing.verify(CLIENT[:2] + " " + CLIENT[2:], {"type": "addClient"}, signature)
+
+
 def test_damaged_keys_are_refused() -> None:
     good = KEYS.private_pem()
     for text in [

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kachery import uri
-from kachery.errors import InvalidURI
+from kachery.errors import InvalidInput, InvalidURI
 from kachery.uri import (
     EncryptedRef,
     FeedRef,
@@ -141,7 +141,7 @@ def test_what_is_no_uri_is_refused_with_the_reason(text: str, reason: str) -> No
 
 
 def test_only_texts_are_uris() -> None:
-    with pytest.raises(InvalidURI, match="int"):
+    with pytest.raises(InvalidInput, match="int"):
         parse(7)  # type: ignore[arg-type]
 
 

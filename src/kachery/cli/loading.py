@@ -120,11 +120,12 @@ def info(
         )
         return
     here = f"{found.local.path} ({found.local.kind})" if found.local else "no"
+    exactly = f" ({found.size} bytes)" if found.size >= 1024 else ""
     output.fields(
         [
             ("name", found.label or "-"),
             (found.algorithm, found.hash),
-            ("size", f"{output.size(found.size)} ({found.size} bytes)"),
+            ("size", output.size(found.size) + exactly),
             ("on this machine", here),
             ("zone", found.zone or "-"),
         ]

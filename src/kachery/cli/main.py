@@ -6,6 +6,7 @@ What a command is for goes to stdout; everything said about it goes to stderr (`
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from . import admin, keeping, loading, output, relay, share, storing, up, zones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 EPILOGUE = """\b
 First steps:
@@ -85,7 +87,16 @@ app.add_typer(admin.app, name="admin")
 
 def main() -> None:
     """The entry point of the `kachery` program."""
-    sys.exit(run(sys.argv[1:]))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # what `nohup` ignores stays ignored
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _ended)
+    output.end(run(sys.argv[1:]))
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    # with an exception, so that what is unfinished is cleaned up; the code is the one a shell would give
+    sys.exit(128 + number)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import settings
 from ..errors import KacheryError, explaining
@@ -52,6 +52,10 @@ def begin(arguments: Sequence[str]) -> None:
     logger = logging.getLogger("kachery")
     logger.handlers = [_Spoken()]
     logger.setLevel(logging.DEBUG if settings.debug() else logging.WARNING)
+    for name in ("stdout", "stderr"):
+        # closed by whoever started us (`>&-`)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 — until the program ends
     for stream in (sys.stdout, sys.stderr):
         # a path need not be text, and must not end a command
         if hasattr(stream, "reconfigure"):
@@ -71,6 +75,16 @@ def be_quiet() -> None:
     global _quiet
     _quiet = True
     os.environ["KACHERY_PROGRESS"] = "0"
+
+
+def end(code: int) -> NoReturn:
+    """End the program with an exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # that this cannot be written was said when it was tried first
+        _discard()
+    sys.exit(code)
 
 
 # --- stdout
@@ -133,9 +147,13 @@ def _write(text: str) -> None:
 
 
 def _end_quietly() -> None:
+    _discard()
+    sys.exit(NOT_READ)
+
+
+def _discard() -> None:
     # what is still in the buffer would be written, and complained about, at the very end
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(NOT_READ)
 
 
 # --- stderr

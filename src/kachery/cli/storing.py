@@ -58,6 +58,8 @@ def store(
         raise InvalidInput("--local stores in no zone, so --zone makes no sense with it", hint="leave one of them out")
     if files.count(_STDIN) > 1:
         raise InvalidInput("the standard input can be stored only once", hint="give `-` once")
+    if _STDIN in files and sys.stdin is None:
+        raise InvalidInput("the standard input is closed", hint="pipe something into it: tar c DIR | kachery store -")
     _check_label(label, files)
     _check_sources(files)
 

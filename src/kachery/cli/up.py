@@ -59,8 +59,7 @@ def up(
         gateway = runtime.open_gateway(config, logs.make_log(config.log_level))
         token = _prepare(gateway, zone)
 
-        def ready(url: str) -> None:
-            address = config.public_url or url
+        def ready(url: str, address: str) -> None:
             if token is not None:
                 output.tell(
                     f"You administer this gateway. Choose a password for its pages: {address}/invitation/{token}"

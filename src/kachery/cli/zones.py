@@ -86,12 +86,12 @@ def init(
         page = target.begin_registration(label)
         if not _may_load(target):
             output.warn(f"zone {name} is private, or there is none of this name")
-        output.say(f"Open this page, sign in, and confirm that this machine may act for you in zone {name}:")
-        output.data(page)
+        output.tell(f"Open this page, sign in, and confirm that this machine may act for you in zone {name}:")
         if no_wait:
+            output.data(page)
             output.suggest("`kachery status` tells when it is done")
             return
-        client = _wait(target)
+        client = _wait(target, page)
     output.fields(
         [
             ("gateway", url),
@@ -164,7 +164,7 @@ def delete(
 
     reference = parse_file(uri)
     if not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise InvalidInput("nobody is there to confirm the removal", hint="add --yes when you are sure")
         if not typer.confirm(f"Remove {reference} from zone {zone}, for everybody?", err=True):
             raise NotAllowed("nothing was removed")
@@ -188,19 +188,24 @@ def _warn_of_variables(url: str | None, zone: str | None) -> None:
             output.warn(f"{variable} is set to {value}, which wins over what was just remembered; unset it")
 
 
-def _wait(target: Zone) -> dict[str, Any]:
-    output.say(f"waiting for that, up to {_PATIENCE / 60:.0f} minutes; Ctrl-C ends it")
+def _wait(target: Zone, page: str) -> dict[str, Any]:
     deadline = time.monotonic() + _PATIENCE
     again = "run `kachery init` again, now or later"
+    away = False
     try:
+        output.data(page)
+        output.say(f"waiting for that, up to {_PATIENCE / 60:.0f} minutes; Ctrl-C ends it")
         while time.monotonic() < deadline:
             time.sleep(_PAUSE)
             try:
                 client = target.client_info()
             except Unreachable as error:
                 # the page is still open; the gateway may come back
-                output.say(f"{error.message}; still waiting")
+                if not away:
+                    output.say(f"{error.message}; still waiting")
+                away = True
                 continue
+            away = False
             if client is not None:
                 return client
     except KeyboardInterrupt:

@@ -101,16 +101,6 @@ class Assembly:
         with self._lock:
             return merge([(start, end) for start, (end, _) in self._active.items()])
 
-    def missing(self, size: int) -> list[tuple[int, int]]:
-        """The ranges that are not there."""
-        holes = []
-        position = 0
-        for start, end in [*self.ranges(), (size, size)]:
-            if start > position:
-                holes.append((position, start))
-            position = max(position, end)
-        return holes
-
     def seal(self) -> None:
         """Take no more parts.
 
@@ -180,6 +170,17 @@ async def receive_range(
             await writer.stop()
     finally:
         assembly.release(start)
+
+
+def missing(ranges: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """What ranges in order leave out of [0, size)."""
+    holes = []
+    position = 0
+    for start, end in [*ranges, (size, size)]:
+        if start > position:
+            holes.append((position, start))
+        position = max(position, end)
+    return holes
 
 
 def merge(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -55,9 +55,9 @@ class Database:
 
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `read`, for code that is not asynchronous; one thread only."""
-        if self._reader is None:
-            self._reader = self._engine.connect()
         try:
+            if self._reader is None:
+                self._reader = self._engine.connect()
             return function(self._reader, *args, **kwargs)
         except (sqlalchemy.exc.DBAPIError, sqlite3.Error) as error:
             raise _explain(error, self.path) from error
@@ -72,10 +72,10 @@ class Database:
         return self._writer.submit(partial(self._write_in_thread, function, *args, **kwargs)).result()
 
     def _write_in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        if self._write_connection is None:
-            self._write_connection = self._engine.connect()
-        connection = self._write_connection
         try:
+            if self._write_connection is None:
+                self._write_connection = self._engine.connect()
+            connection = self._write_connection
             with connection.begin():
                 # the lock for writing is taken before anything is read: what was checked still holds at the commit
                 connection.exec_driver_sql("BEGIN IMMEDIATE")

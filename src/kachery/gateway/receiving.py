@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ..errors import Collision, Conflict, NotFound, WrongContent
-from .assembly import Assembly, receive_range
+from .assembly import Assembly, merge, missing, receive_range
 from .services import files, zones
 from .streams import StreamWriter
 
@@ -170,7 +170,10 @@ class Receiver:
         """The ranges of an upload that are there, [start, end), merged."""
         if upload.received:
             return [(0, upload.size)]
-        return (await self._assembly(upload)).ranges()
+        assembly = self._assemblies.get(upload.id)
+        if assembly is None:
+            return merge(await self._database.read(files.parts_of, upload.id))
+        return assembly.ranges()
 
     async def _assembly(self, upload: Upload) -> Assembly:
         assembly = self._assemblies.get(upload.id)
@@ -241,11 +244,11 @@ class Receiver:
         return size
 
     async def _assemble(self, upload: Upload) -> Upload:
-        assembly = await self._assembly(upload)
-        missing = assembly.missing(upload.size)
-        if missing:
-            start, end = missing[0]
+        holes = missing(await self.received(upload), upload.size)
+        if holes:
+            start, end = holes[0]
             raise WrongContent(f"bytes {start} to {end} of {upload.size} have not arrived", hint="send them first")
+        assembly = await self._assembly(upload)
         assembly.seal()
         try:
             syncing = asyncio.create_task(asyncio.to_thread(assembly.staging.sync))
@@ -294,7 +297,7 @@ class Receiver:
                 raise
             break
         await asyncio.to_thread(self._bucket.discard, staging)
-        if upload.in_parts and staging != upload.id:
+        if staging != upload.id:
             # parts of what then came whole
             await self._let_go(upload.id)
             await asyncio.to_thread(self._bucket.discard, upload.id)

@@ -7,13 +7,14 @@ import errno
 import fcntl
 import logging
 import os
+import signal
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from ..errors import Conflict, InvalidInput, from_os_error
+from ..errors import Conflict, InvalidInput, KacheryError, from_os_error
 from .app import Application
 from .config import record_address
 from .logs import ForwardToLog
@@ -35,6 +36,8 @@ _MALLOC = {
     "M_TOP_PAD": (-2, 8 * 1024 * 1024),
     "M_ARENA_MAX": (-8, 2),
 }
+
+_ANY = {"0.0.0.0", "::"}  # noqa: S104 - compared, not listened on
 
 # Seconds that requests in progress get after Ctrl-C
 _GRACE = 5
@@ -125,19 +128,27 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
 
-def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
-    """Answer requests until the process is told to end.
+class _Told(BaseException):
+    """The process was told to end, and has ended its work."""
+
+
+def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str, str], None]) -> None:
+    """Answer requests until the process is told to end, by SIGINT or SIGTERM.
 
     Args:
         gateway: The gateway's parts.
         listener: A listening socket.
-        on_ready: Called with the address, as in `http://127.0.0.1:8471`, once the gateway answers.
+        on_ready: Called once the gateway answers, with the address it listens on, as in `http://127.0.0.1:8471`, and
+            the one to give to others.
     """
     config = gateway.config
+    host, port = listener.getsockname()[:2]
 
     def ready(url: str) -> None:
-        record_address(config, config.public_url or url)
-        on_ready(url)
+        # 0.0.0.0 is no address to go to
+        address = config.public_url or (f"http://{socket.gethostname()}:{port}" if host in _ANY else url)
+        record_address(config, address)
+        on_ready(url, address)
 
     run(Application(gateway), listener, gateway.log, ready)
 
@@ -158,7 +169,17 @@ def run(
     server = _Server(uvicorn.Config(application, **SERVER_OPTIONS), lambda: on_ready(url))
     _forward_library_logs(log)
     _keep_freed_memory()
-    server.run(sockets=[listener])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # the server raises the signal again when it has ended
+        signal.signal(number, _end)
+    with suppress(_Told):
+        server.run(sockets=[listener])
+    if not server.started:
+        raise KacheryError("the server could not start", hint="the lines above say why")
+
+
+def _end(number: int, frame: object) -> None:
+    raise _Told
 
 
 def _keep_freed_memory() -> None:

@@ -56,7 +56,7 @@ class Store:
     def __init__(self, root: str | Path | None = None) -> None:
         if root is None:
             sandbox.make_if_wanted()
-        self.root = Path(root) if root is not None else settings.store_dir()
+        self.root = Path(root).absolute() if root is not None else settings.store_dir()
         self.layout = Layout(self.root)
         self._verified = Verified(self.layout)
         self._cache = HashCache(self.layout, self._verified)
@@ -80,7 +80,7 @@ class Store:
             StorageFull, NotAllowed: If the store cannot be written to.
         """
         self.layout.require_usable()
-        text = os.path.abspath(path)
+        text = os.path.abspath(os.fsdecode(path))
         size = _size(text)
         if size is not None and size > SMALL:
             remove_abandoned(self.layout, audit.ABANDONED_AFTER)
@@ -131,7 +131,7 @@ class Store:
             SourceChanged: If it changes meanwhile.
         """
         self.layout.require_usable()
-        text = os.path.abspath(path)
+        text = os.path.abspath(os.fsdecode(path))
         with progress.bar(_size(text), f"Linking {os.path.basename(text)}") as told:
             return self.links.add(text, told)
 
@@ -146,7 +146,7 @@ class Store:
             NotFound, NotAllowed, InvalidInput: If it cannot be read.
             SourceChanged: If it changes meanwhile.
         """
-        hash_, status = self._cache.sha1(os.fspath(path), told or Silent())
+        hash_, status = self._cache.sha1(os.fsdecode(path), told or Silent())
         return hash_, status.st_size
 
     def find(

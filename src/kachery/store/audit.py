@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import KacheryError
+from ..errors import KacheryError, from_os_error
+from . import sandbox
 from .blobs import Blobs, remove_abandoned, remove_if_abandoned
 from .layout import Layout, is_leaf_name
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # <hash>.<10 letters> of a local copy, <hash>.tmp.<8 letters> of a download; ours and upstream's
 _LEFT_OVER = re.compile(r"[0-9a-f]{32,64}\.(tmp\.[A-Za-z0-9]{8}|[A-Za-z0-9]{10})")
+
+# keys that were never used, of a process that ended while it made them
+_KEYS_LEFT_OVER = re.compile(r"(private|public)\.pem\.[0-9a-f]{10}")
 
 #: Upstream's programs hold no lock on what they write, so only age tells, in seconds.
 ABANDONED_AFTER = 24 * 3600.0
@@ -89,7 +93,7 @@ def usage(layout: Layout, links: Links) -> list[Usage]:
     """How much there is of each kind."""
     kinds = ("blobs", "links", "damaged", "temporary", "other")
     files, sizes = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
-    for folder, _, names in os.walk(layout.root):
+    for folder, _, names in os.walk(layout.root, onerror=_unless_missing):
         top = os.path.relpath(folder, layout.root).partition(os.sep)[0]
         for name in names:
             status = _stat(f"{folder}/{name}")
@@ -142,9 +146,11 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
     Returns:
         The paths that were removed.
     """
-    removed = remove_abandoned(layout, older_than)
+    removed = [*remove_abandoned(layout, older_than), *sandbox.remove_abandoned(layout, older_than)]
+    half_made = [str(path) for path in layout.root.glob("*.pem.*") if _KEYS_LEFT_OVER.fullmatch(path.name)]
+    removed += [path for path in half_made if remove_if_abandoned(path, older_than)]
     for algorithm in digest.HEX_LENGTHS:
-        for folder, _, files in os.walk(f"{layout.root}/{algorithm}"):
+        for folder, _, files in os.walk(f"{layout.root}/{algorithm}", onerror=_unless_missing):
             for name in files:
                 path = f"{folder}/{name}"
                 if _LEFT_OVER.fullmatch(name) and remove_if_abandoned(path, older_than):
@@ -153,12 +159,18 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
 
 
 def _leaves(top: str, algorithm: str) -> Iterator[tuple[str, str]]:
-    for folder, folders, files in os.walk(top):
+    for folder, folders, files in os.walk(top, onerror=_unless_missing):
         folders.sort()
         for name in sorted(files):
             # what lies anywhere else is nothing that anybody would find
             if is_leaf_name(name, algorithm) and folder == f"{top}/{name[:2]}/{name[2:4]}/{name[4:6]}":
                 yield f"{folder}/{name}", name
+
+
+def _unless_missing(error: OSError) -> None:
+    # what cannot be listed must not look as if it were empty
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise from_os_error(error, "list", error.filename) from error
 
 
 def _stat(path: str) -> os.stat_result | None:

@@ -6,7 +6,6 @@ did when it was last hashed. What is taken in is copied to a private file first,
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import stat
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import digest, settings
 from ..errors import KacheryError, SourceChanged, WrongContent, explaining, from_os_error
 from . import hashing
-from .layout import Layout, random_letters, remove_if_there, sync_directory, write_all
+from .layout import Layout, lock, random_letters, remove_if_there, sync_directory, write_all
 from .verified import SMALL, Verified
 
 if TYPE_CHECKING:
@@ -29,6 +28,10 @@ _AT_ONCE = 256 * 1024
 
 #: What the name of the list of a file's ranges ends with; see `receiving`.
 RANGES = ".ranges"
+PART = ".part"
+
+# a file is made a moment before it is locked, in seconds
+_UNLOCKED_FOR = 60.0
 
 
 class Blobs:
@@ -273,9 +276,14 @@ def remove_abandoned(layout: Layout, older_than: float) -> list[str]:
         return []
     except OSError as error:
         raise from_os_error(error, "list", layout.temporary()) from error
-    paths = [f"{layout.temporary()}/{name}" for name in names]
-    # the list of a file's ranges goes with the file
-    return [path for path in paths if not _is_list_of_another(path) and remove_if_abandoned(path, older_than)]
+    removed = []
+    for name in names:
+        path = f"{layout.temporary()}/{name}"
+        # only a download can be continued; the list of a file's ranges goes with the file
+        patience = older_than if name.endswith((PART, RANGES)) else min(older_than, _UNLOCKED_FOR)
+        if not _is_list_of_another(path) and remove_if_abandoned(path, patience):
+            removed.append(path)
+    return removed
 
 
 def _is_list_of_another(path: str) -> bool:
@@ -301,9 +309,7 @@ def remove_if_abandoned(path: str, older_than: float) -> bool:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or time.time() - status.st_mtime < older_than:
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock(fd):
             return False
         # under the lock, so that whoever wants to continue with it sees that it is gone
         with explaining("remove", path):

@@ -89,7 +89,7 @@ def copy_and_digest(source: int, target: int, size: int, progress: Progress, alg
         The digest in hex of what is now in the copy.
 
     Raises:
-        SourceChanged: If the source ends early.
+        SourceChanged: If the source ends early or goes on.
         OSError: As the file system says.
     """
     follower = digest.FollowingDigest(target, algorithm)
@@ -102,6 +102,8 @@ def copy_and_digest(source: int, target: int, size: int, progress: Progress, alg
             copied += count
             follower.advance(copied)
             progress.advance(count)
+        if os.read(source, 1):
+            raise SourceChanged(f"the file is longer than its {size} bytes", hint="is it one that a program generates?")
         return follower.result(size)
     finally:
         follower.stop()
@@ -154,6 +156,8 @@ class HashCache:
                     return known, status
             with explaining("read", path), open(fd, "rb", buffering=0, closefd=False) as stream:
                 hash_ = digest.of_stream(stream, advance=progress.advance)["sha1"]
+                if stream.tell() != status.st_size:
+                    raise SourceChanged(f"{path} says it has {status.st_size} bytes, and {stream.tell()} were read")
             require_unchanged(fd, status, path)
         finally:
             os.close(fd)

@@ -21,6 +21,7 @@ too, whatever the umask says. `KACHERY_CLOUD_MULTI_USER=1` asks for the same any
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _GROUP_DIRECTORY = stat.S_ISGID | stat.S_IWGRP
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 _GROUP_FILE = stat.S_IRGRP | stat.S_IWGRP
 
 
@@ -124,7 +126,7 @@ class Layout:
                 self.make_directory(os.path.dirname(path))
                 fd = os.open(path, flags, 0o666)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(fd)
                 self.share(fd)
             except BaseException:
                 os.close(fd)
@@ -182,7 +184,24 @@ class Layout:
         except OSError as error:
             raise from_os_error(error, "read the store directory", self.root) from error
         if not stat.S_ISDIR(mode):
-            raise NotAllowed(f"{self.root} is not a directory", hint="set KACHERY_CLOUD_DIR to a directory")
+            raise NotAllowed(
+                f"{self.root} is not a directory", hint="give the path of a directory, or of one that can be made"
+            )
+
+
+def lock(fd: int) -> bool:
+    """Hold a file for as long as it stays open; says whether nobody else holds it.
+
+    Where the file system knows no locks nobody holds anything, and age alone tells what was abandoned.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
 
 
 def random_letters(count: int) -> str:

@@ -6,7 +6,6 @@ a lock, so that what a killed process left behind is found and removed by the ne
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import digest, progress, settings
 from ..errors import KacheryError, from_os_error
 from .hashing import copy_and_digest, open_source, require_unchanged
-from .layout import Layout, random_letters, remove_if_there, sync_directory, write_all
+from .layout import Layout, lock, random_letters, remove_if_there, sync_directory, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +42,7 @@ def add_file(
         SourceChanged: If it changes meanwhile.
         StorageFull, NotAllowed: If the directory cannot be written to.
     """
-    text = os.path.abspath(path)
+    text = os.path.abspath(os.fsdecode(path))
     source, status = open_source(text)
     try:
         with (
@@ -83,7 +82,6 @@ def _incoming(directory: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     temporary = os.path.join(place, random_letters(10))
     fd = layout.create(temporary)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd, temporary
     except KacheryError:
         raise
@@ -117,11 +115,11 @@ def _remove_abandoned(place: str) -> None:
             # it was just published, or somebody else's to clean up
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - os.fstat(fd).st_mtime > _UNLOCKED_FOR:
+            # under the lock, which whoever writes to it would hold
+            if lock(fd) and time.time() - os.fstat(fd).st_mtime > _UNLOCKED_FOR:
                 remove_if_there(path)
         except OSError:
-            # somebody is writing to it
+            # it stays until somebody may remove it
             pass
         finally:
             os.close(fd)

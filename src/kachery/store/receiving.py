@@ -10,7 +10,6 @@ One process at a time receives a file; others that want the same one wait for it
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from .. import digest
 from ..errors import StorageFull, TimedOut, WrongContent, explaining
-from .blobs import RANGES, publish
-from .layout import Layout, remove_if_there
+from .blobs import PART, RANGES, publish
+from .layout import Layout, lock, remove_if_there
 
 if TYPE_CHECKING:
     from .verified import Verified
@@ -61,7 +60,7 @@ class Receiving:
         self._verified = verified
         self._hash = hash_
         self._algorithm = algorithm
-        self._path = f"{layout.temporary()}/{algorithm}.{hash_}.part"
+        self._path = f"{layout.temporary()}/{algorithm}.{hash_}{PART}"
         self._lock = threading.Lock()
         self._fd = self._open(patience)
         try:
@@ -82,9 +81,7 @@ class Receiving:
         while True:
             with explaining("write to", self._path):
                 fd = os.open(self._path, _FLAGS, 0o666)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not lock(fd):
                 status = os.fstat(fd)
                 os.close(fd)
                 if status.st_mtime_ns != seen:

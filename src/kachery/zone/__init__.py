@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import secrets
 import threading
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from .gateway_calls import call, call_native
 from .on_demand import Absent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..progress import Progress
     from ..signing import ClientKeys
 
@@ -34,7 +37,9 @@ IN_PARTS_ABOVE = 64 * 1024 * 1024
 # a gateway hashes what it got before it answers; allow it this many bytes per second
 _SLOWEST_HASH = 50 * 1024 * 1024
 
+# what our gateways add to their answers for those who ask
 _PARTS = {"Kachery-Accept": "parts"}
+_CONTENT = {"Kachery-Accept": "content"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class RemoteFile:
         url: Where to fetch it for a while; not to be shown or kept.
         reply: What the gateway said, without the address.
         resource: The resource that brings it; `None` when the zone has it.
+        content: The whole content, unverified, when the gateway sent it along because it is small.
     """
 
     hash: str
@@ -54,6 +60,7 @@ class RemoteFile:
     url: str = field(repr=False)
     reply: dict[str, Any]
     resource: str | None = None
+    content: bytes | None = field(default=None, repr=False)
 
 
 class Zone:
@@ -93,13 +100,16 @@ class Zone:
             NotAllowed: If this client may not load from the zone.
             Unreachable: If the gateway cannot be asked.
         """
-        reply = self._call({"type": "findFile", "hashAlg": "sha1", "hash": hash_, "zone": self.name})
+        asked = {"type": "findFile", "hashAlg": "sha1", "hash": hash_, "zone": self.name}
+        reply = self._call(asked, headers=_CONTENT)
         if reply.get("found") is not True:
             return None
         size, url = reply.get("size"), reply.get("url")
-        if not isinstance(size, int) or size < 0 or not isinstance(url, str):
+        is_address = isinstance(url, str) and url.startswith(("http://", "https://"))
+        if not isinstance(size, int) or size < 0 or not isinstance(url, str) or not is_address:
             raise BadReply(f"{http.peer(self.gateway_url)} says it has the file but not its size and address")
-        return RemoteFile(hash_, size, url, {key: value for key, value in reply.items() if key != "url"})
+        said = {key: value for key, value in reply.items() if key not in ("url", "content")}
+        return RemoteFile(hash_, size, url, said, content=_enclosed(reply.get("content"), size))
 
     def require(self, hash_: str) -> RemoteFile:
         """As `find`, for a file that must be there.
@@ -155,21 +165,28 @@ class Zone:
         Raises:
             NotFound, NotAllowed, BadReply, TimedOut, Unreachable: When it is not delivered.
         """
+        if found.content is not None:
+            return found.content
         sink = _Memory(found.size)
         self.download(found, sink, Silent())
         return bytes(sink.content)
 
-    def fetch_range(self, found: RemoteFile, start: int, end: int) -> bytes:
-        """Some bytes of a file, as the zone sends them.
+    def reader(self, found: RemoteFile) -> Callable[[int, int], bytes]:
+        """What gets the bytes of a file from a start to an end, as the zone sends them, for as long as one reads."""
+        url = found.url
 
-        Args:
-            found: The file.
-            start: The first byte.
-            end: The byte after the last one; at most the file's size.
-        """
-        sink = _Memory(found.size, start, end)
-        self.download(found, sink, Silent())
-        return bytes(sink.content)
+        def address(renew: bool) -> str:
+            nonlocal url
+            if renew:
+                url = self.require(found.hash).url
+            return url
+
+        def fetch(start: int, end: int) -> bytes:
+            sink = _Memory(found.size, start, end)
+            transfer.download(address, sink, Silent())
+            return bytes(sink.content)
+
+        return fetch
 
     def upload(self, fd: int, hash_: str, size: int, progress: Progress) -> bool:
         """Send a file, unless the zone has it.
@@ -423,3 +440,13 @@ class _Memory:
 
     def mark(self, start: int, end: int) -> None:
         pass
+
+
+def _enclosed(text: object, size: int) -> bytes | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        content = binascii.a2b_base64(text)
+    except ValueError:
+        return None
+    return content if len(content) == size else None

@@ -17,10 +17,10 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, http
-from ..errors import BadReply, InvalidInput, KacheryError, NotAllowed, NotRegistered, Unreachable
+from ..errors import BadReply, InvalidInput, NotAllowed, NotRegistered, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..signing import ClientKeys
 
@@ -59,11 +59,12 @@ def call(
     try:
         return http.retrying(attempt)
     except _ClockIsOff:
+        # with the gateway's time, which is known by now; that it is wrong, too, is said as it is
         return http.retrying(attempt)
 
 
-class _ClockIsOff(KacheryError):
-    pass
+class _ClockIsOff(NotAllowed):
+    """A gateway does not believe our clock."""
 
 
 def _once(
@@ -94,14 +95,15 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
     reply.raise_if_busy()
     text = reply.text.removeprefix("Error: ") or f"HTTP {reply.status}"
     message = f"the gateway {reply.host} refused {kind}: {text}"
-    if "timestamp" in text.lower() and gateway_url not in _ahead:
+    # a request that is not understood is shown whole, with its timestamp
+    if "timestamp" in text.lower() and reply.status != 400:
         _learn_time(gateway_url, reply)
         raise _ClockIsOff(message, hint="set this machine's clock")
     named = errors.by_code(reply.headers.get("kachery-error", ""))
     if named is not None:
         told, hint = _without_hint(message)
         raise named(told, hint=hint)
-    if reply.body.lstrip()[:1] == b"<" or reply.status == 404:
+    if reply.body.lstrip()[:1] == b"<" or reply.status == 404 or 300 <= reply.status < 400:
         raise BadReply(
             f"{reply.host} is not a kachery gateway: it answered {kind} with HTTP {reply.status}",
             hint="check KACHERY_GATEWAY_URL",
@@ -142,7 +144,12 @@ def call_native(gateway_url: str, what: str, payload: dict[str, Any], keys: Clie
         reply.raise_if_busy()
         return reply
 
-    reply = http.retrying(attempt)
+    return _read_native(gateway_url, payload, http.retrying(attempt), lambda: http.retrying(attempt))
+
+
+def _read_native(
+    gateway_url: str, payload: dict[str, Any], reply: http.Reply, again: Callable[[], http.Reply] | None
+) -> dict[str, Any] | None:
     try:
         content = reply.json()
     except BadReply:
@@ -153,9 +160,9 @@ def call_native(gateway_url: str, what: str, payload: dict[str, Any], keys: Clie
     kind = errors.by_code(str(told.get("code"))) if isinstance(told, dict) else None
     if not isinstance(told, dict) or kind is None:
         return None
-    if "timestamp" in str(told.get("message")) and gateway_url not in _ahead:
+    if again is not None and "timestamp" in str(told.get("message")):
         _learn_time(gateway_url, reply)
-        return call_native(gateway_url, what, payload, keys)
+        return _read_native(gateway_url, payload, again(), None)
     hint = told.get("hint")
     raise kind(
         f"the gateway {reply.host} refused {payload['type']}: {told.get('message')}",
@@ -180,7 +187,7 @@ def _without_hint(text: str) -> tuple[str, str | None]:
 def _learn_time(gateway_url: str, reply: http.Reply) -> None:
     try:
         theirs = parsedate_to_datetime(reply.headers["date"]).timestamp()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return
     _ahead[gateway_url] = int((theirs - time.time()) * 1000)
     logger.warning(

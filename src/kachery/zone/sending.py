@@ -79,7 +79,7 @@ def _missing(url: str, start: int, end: int) -> list[tuple[int, int]]:
     if reply.status != 200:
         raise Unreachable(f"{reply.host} does not say what it has of the upload (HTTP {reply.status}): {reply.text}")
     received = reply.json().get("received")
-    if not isinstance(received, list) or not all(isinstance(item, list) and len(item) == 2 for item in received):
+    if not isinstance(received, list) or not all(_is_range(item) for item in received):
         raise BadReply(f"{reply.host} does not say what it has of the upload")
     gaps = []
     position = start
@@ -89,6 +89,10 @@ def _missing(url: str, start: int, end: int) -> list[tuple[int, int]]:
             position = gaps[-1][1]
         position = max(position, last)
     return gaps
+
+
+def _is_range(item: object) -> bool:
+    return isinstance(item, list) and len(item) == 2 and all(isinstance(edge, int) for edge in item)
 
 
 def _put(url: str, fd: int, start: int, end: int, headers: dict[str, str], moved: Callable[[int], None]) -> None:

@@ -55,12 +55,10 @@ class Peer:
                 peer.asked.append(kind)
                 status, headers, reply = peer.answer(kind, self.path, request)
                 self.send_response(status)
-                for name, value in {"Content-Length": str(len(reply)), **headers}.items():
+                for name, value in {"Content-Length": str(len(reply)), "Connection": "close", **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(reply)
-                # what a test says about the length may be a lie, so that this connection is of no further use
-                self.close_connection = True
 
             do_POST = do_PUT = do_GET  # noqa: N815
 

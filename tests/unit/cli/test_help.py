@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 #: What costs more than a person would wait for a help text.
 HEAVY = (
-    "alembic", "cryptography", "kachery.files", "kachery.gateway", "kachery.store", "kachery.zone", "numpy", "rich",
+    "alembic", "nacl", "kachery.files", "kachery.gateway", "kachery.store", "kachery.zone", "numpy", "rich",
     "sqlalchemy", "starlette", "tqdm", "urllib3", "uvicorn",
 )  # fmt: skip
 

@@ -228,7 +228,7 @@ def test_info_of_what_is_here(kachery: Kachery) -> None:
         "problems": [],
     }
     shown = kachery("info", uri)
-    assert "1 B (1 bytes)" in shown.out
+    assert "size             1 B\n" in shown.out
     assert shown.err == ""
 
 

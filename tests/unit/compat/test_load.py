@@ -99,6 +99,13 @@ def test_what_cannot_be_loaded(load: Callable[[str], Any], uri: str, warned: Cal
     assert warned()
 
 
+@pytest.mark.parametrize("load", LOADS)
+def test_what_is_no_text_is_a_mistake(load: Callable[[Any], Any]) -> None:
+    # as when a value that was never set is handed on
+    with pytest.raises(InvalidInput):
+        load(None)
+
+
 def test_a_path(tmp_path: Path, warned: Callable[[], str]) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(CONTENT)

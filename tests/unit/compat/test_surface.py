@@ -127,7 +127,7 @@ def test_importing_makes_nothing_and_needs_little(tmp_path: Path) -> None:
 
     assert list(tmp_path.iterdir()) == []
     # D-24: what the releases require without need, or need without saying so
-    assert not {"numpy", "yaml", "requests", "pubnub", "dask", "click", "urllib3", "cryptography"} & set(modules)
+    assert not {"numpy", "yaml", "requests", "pubnub", "dask", "click", "urllib3", "nacl"} & set(modules)
 
 
 def test_importing_with_an_unusable_home(tmp_path: Path) -> None:

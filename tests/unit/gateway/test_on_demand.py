@@ -186,7 +186,7 @@ def test_what_the_relay_is(lab: Lab) -> None:
         "socket": "/api/v1/resource",
         "gatewayKey": key,
     }
-    assert post_json(f"{lab.url}/api/v1/relay", {})[0] == 501
+    assert post_json(f"{lab.url}/api/v1/relay", {})[0] == 405
 
 
 def test_secrets_and_keys_stay_the_same(lab: Lab) -> None:

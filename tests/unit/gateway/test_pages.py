@@ -7,7 +7,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
@@ -17,9 +17,6 @@ from kachery.gateway.web import visitor
 from kachery.gateway.web.pages import local_path, readable_bytes
 from kachery.signing import ClientKeys
 from rigs.asgi import BASE, Client, Driver, Reply
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PASSWORD = "correct horse battery"
 KEYS = ClientKeys.from_seed(bytes(range(32)))
@@ -72,7 +69,7 @@ class Browser:
 
 
 @pytest.fixture
-def browser(driver: Driver) -> Iterator[Browser]:
+def browser(driver: Driver) -> Browser:
     """A browser at a gateway where `alice` and `owner` have chosen passwords."""
     stored = accounts.hash_password(PASSWORD)
 
@@ -81,7 +78,7 @@ def browser(driver: Driver) -> Iterator[Browser]:
             accounts.accept_invitation(connection, accounts.invite(connection, name, 1), stored, 2)
 
     driver.write(choose)
-    yield Browser(driver)
+    return Browser(driver)
 
 
 def old_link(signature: str = SIGNATURE, zone: str = "lab", label: str = "host-3") -> str:
@@ -434,7 +431,7 @@ def test_a_registration_for_a_host_that_is_not_us(driver: Driver) -> None:
 def test_probe(driver: Driver) -> None:
     reply = driver.request("GET", f"{BASE}/probe")
     assert reply.json()["kachery"] == "gateway"
-    assert driver.request("POST", f"{BASE}/probe").status == 501
+    assert driver.request("POST", f"{BASE}/probe").status == 405
     missing = driver.request("GET", f"{BASE}/api/v1/nothing")
     assert missing.status == 404
     assert missing.json()["error"]["code"] == "not_found"

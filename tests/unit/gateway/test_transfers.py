@@ -313,6 +313,65 @@ def test_a_lost_or_damaged_object_is_told(driver: Driver, alice: Client, url: st
     assert driver.request("GET", url).body == LARGE
 
 
+def download(driver: Driver, url: str, send: Any, receive: Any) -> None:
+    path = urlsplit(url).path
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "scheme": "http", "server": None}
+    driver.run(driver.application(scope, receive, send))
+
+
+async def forever() -> Any:
+    await asyncio.Event().wait()
+
+
+def test_a_reader_who_takes_nothing_is_let_go(driver: Driver, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "PATIENCE", 0.05)
+    taken: list[Any] = []
+
+    async def send(message: Any) -> None:
+        taken.append(message)
+        if len(taken) == 3:
+            await forever()
+
+    download(driver, url, send, forever)
+
+    assert len(taken) == 3
+    assert all(message.get("more_body", True) for message in taken)
+
+
+def test_nothing_is_read_for_a_reader_who_is_gone(driver: Driver, url: str) -> None:
+    taken: list[Any] = []
+    gone = asyncio.Event()
+
+    async def receive() -> Any:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        taken.append(message)
+        if len(taken) == 3:
+            gone.set()
+        await asyncio.sleep(0)
+
+    download(driver, url, send, receive)
+
+    assert len(taken) < 8, "of 13 pieces"
+
+
+def test_a_file_that_becomes_shorter_is_not_ended_as_if_whole(driver: Driver, alice: Client, url: str) -> None:
+    path = driver.gateway.config.bucket_path / alice.find(sha1(LARGE)).json()["objectKey"]
+    taken: list[Any] = []
+
+    async def send(message: Any) -> None:
+        taken.append(message)
+        if len(taken) == 2:
+            path.write_bytes(b"")
+
+    download(driver, url, send, forever)
+
+    assert sum(len(message.get("body", b"")) for message in taken) < SIZE
+    assert taken[-1]["more_body"] is True
+
+
 def test_preflight(driver: Driver, url: str) -> None:
     reply = driver.request("OPTIONS", url, headers={"Origin": "https://figurl.org"})
     assert reply.status == 200

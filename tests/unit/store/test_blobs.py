@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -329,3 +330,17 @@ def test_errors_of_the_source_leave_nothing(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KacheryError, match="could not copy"):
         Store().add_file(source)
     assert [path for path in Store().root.rglob("*") if path.is_file()] == []
+
+
+def test_a_copy_of_a_dead_process_goes_soon_and_its_download_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    for name in ("incoming.0123456789", "sha1.0.part", "sha1.0.part.ranges"):
+        (temporary / name).write_bytes(b"left")
+        os.utime(temporary / name, (0, time.time() - 120))
+
+    removed = blobs.remove_abandoned(store.layout, 24 * 3600)
+
+    assert [os.path.basename(path) for path in removed] == ["incoming.0123456789"]
+    assert sorted(os.listdir(temporary)) == ["sha1.0.part", "sha1.0.part.ranges"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import stat
@@ -141,3 +143,45 @@ def test_a_file_in_the_stores_place_is_said_to_be_one(own_environment: Path) -> 
     ):
         with pytest.raises(NotAllowed, match="not a directory"):
             use()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    source = tmp_path / "source"
+    source.write_bytes(LARGE)
+    store = Store()
+    hash_, size = store.add_file(source)
+    store.mutables.set("a", "b")
+    os.unlink(store.layout.blob(hash_))
+    with store.receive(hash_, size) as incoming:
+        incoming.write(0, LARGE)
+        incoming.mark(0, size)
+        incoming.finish()
+    assert store.find(hash_) is not None
+    assert store.clean() == []
+
+
+def test_names_that_are_no_text_can_be_stored_and_linked(tmp_path: Path) -> None:
+    source = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xff\xfe.dat"))
+    with open(source, "wb") as file:
+        file.write(LARGE)
+    store = Store()
+    hash_, _ = store.link(source)
+    found = store.find(hash_)
+    assert found is not None
+    assert found.path == source
+    assert store.add_file(source) == (hash_, len(LARGE))
+    assert {entry.path for entry in store.entries()} == {source, store.layout.blob(hash_)}
+
+
+def test_a_relative_store_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("here")
+    hash_ = store.add_bytes(b"x")
+    monkeypatch.chdir("/")
+    assert store.find(hash_) is not None
+    assert store.root == tmp_path / "here"

@@ -18,6 +18,8 @@ only deleting is not, and its signatures are accepted once.
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hashlib
 import json
 import math
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
     from ..http import Headers
     from ..runtime import Gateway
+
+#: Files up to this size, in bytes, come with the answer to `findFile` for those who ask, and save them a request.
+ENCLOSED = 64 * 1024
 
 #: How far a caller's clock may be from ours, in milliseconds.
 WINDOW = 125_000
@@ -138,7 +143,7 @@ class CloudDialect:
             kind = payload["type"]
             client_id = authenticate(request, now())
             if kind == "findFile":
-                reply = self._find(scope, payload, client_id)
+                reply = await self._find(scope, payload, client_id)
             else:
                 reply = await self._handlers[kind](scope, payload, client_id, request.get("signature", ""))
         except InvalidInput as error:
@@ -162,7 +167,7 @@ class CloudDialect:
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def _find(self, scope: Scope, payload: dict[str, Any], client_id: str | None) -> dict[str, Any]:
+    async def _find(self, scope: Scope, payload: dict[str, Any], client_id: str | None) -> dict[str, Any]:
         gateway = self._gateway
         sha1 = payload["hash"] if is_hash("sha1", payload["hash"]) else ""
         zone, caller, size = gateway.database.read_now(
@@ -182,7 +187,7 @@ class CloudDialect:
             DownloadToken(zone.name, sha1, size, caller.user_number, expires, held is not None)
         )
         base = gateway.config.base_url(scope["scheme"], host_of(scope))
-        return {
+        reply = {
             "type": "findFile",
             "found": True,
             "size": size,
@@ -191,6 +196,29 @@ class CloudDialect:
             "url": f"{base}/transfer/{kind}/{token}/{sha1}",
             "cacheHit": False,
         }
+        if size <= ENCLOSED and header(scope, b"kachery-accept") == b"content":
+            # only clients that ask get it: the others accept no key that they do not know
+            content = await self._small_content(zone.key(sha1), size)
+            if content is not None:
+                reply["content"] = base64.b64encode(content).decode("ascii")
+                gateway.counters.count(
+                    zone.name, caller.user_number, "", now(), downloads=1, download_bytes=len(content)
+                )
+        return reply
+
+    async def _small_content(self, key: str, size: int) -> bytes | None:
+        """The whole of a small object; `None` when it cannot be had, and its address will say why."""
+        try:
+            reader = self._gateway.bucket.open(key)
+        except KacheryError:
+            return None
+        try:
+            content = reader.read_now(0, size) if size else b""
+            if content is None:
+                content = await asyncio.to_thread(reader.read, 0, size)
+            return content if reader.size == len(content) == size else None
+        finally:
+            reader.close()
 
     async def _initiate(self, scope: Scope, payload: dict[str, Any], client_id: str | None, _: str) -> dict[str, Any]:
         gateway = self._gateway

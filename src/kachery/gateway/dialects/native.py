@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import _version
 from ...digest import is_hash
-from ...errors import InvalidInput, KacheryError, NotAllowed, NotFound, NotSupported
+from ...errors import InvalidInput, KacheryError, NotAllowed, NotFound
 from ..http import host_of, read_json, send_bytes, send_json
 from ..receiving import now
 from ..services import files, registrations
@@ -91,7 +91,8 @@ class NativeDialect:
                 case "POST", "/api/v1/requests":
                     await send_json(send, 200, await self.on_demand.request(scope, receive), _CORS)
                 case method, path if path in _PATHS:
-                    raise NotSupported(f"{method} is not for this address")
+                    shape = {"error": {"code": "method", "message": f"{method} is not for this address", "hint": None}}
+                    await send_json(send, 405, shape, _CORS)
                 case _:
                     raise NotFound("there is nothing at this address")
         except KacheryError as error:

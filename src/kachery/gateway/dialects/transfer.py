@@ -51,10 +51,6 @@ _CONTENT_RANGE = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _RANGE = re.compile(rb"bytes=(\d{0,19})-(\d{0,19})")
 
 
-class _BrokenOff(KacheryError):
-    """A file does not come to its end, and its reply has begun."""
-
-
 class Transfers:
     """The ASGI application under `/transfer/`.
 
@@ -86,9 +82,6 @@ class Transfers:
                     await send_text(send, 405, f"{method} is not for this address", CORS)
                 case _:
                     raise NotFound("there is nothing at this address")
-        except _BrokenOff as error:
-            # the server closes a connection whose reply does not come to its end; the reader learns why next time
-            self._gateway.log.info("transfer_broken", method=method, reason=error.message)
         except KacheryError as error:
             if method == "PUT" and isinstance(error, Unreachable):
                 self._gateway.log.info("transfer_broken", method=method)
@@ -244,15 +237,19 @@ class Transfers:
             await send({"type": "http.response.body", "body": b""})
             return
         if delivery is None:
-            sent = await _send_range(receive, send, reader, start, end)
+            sent, problem = await _send_range(receive, send, reader, start, end)
         else:
-            sent = await _send_as_it_comes(receive, send, reader, delivery, start, end)
+            sent, problem = await _send_as_it_comes(receive, send, reader, delivery, start, end)
+        if problem:
+            # too late for another answer: the server breaks the connection, and the reader knows that bytes are missing
+            self._gateway.log.warning("download_broken", zone=token.zone, sha1=token.sha1, sent=sent, reason=problem)
         # several ranges make one download, counted with its beginning
         counted = 1 if start == 0 else 0
         self._gateway.counters.count(token.zone, token.user, "", now(), downloads=counted, download_bytes=sent)
 
 
-async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> int:
+async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> tuple[int, str | None]:
+    """Send bytes `start` to `end` of a file; says how many were taken, and what came in between."""
     if end - start <= _PIECE:
         return await _send_pieces(send, reader, start, end, None)
     # the server takes pieces for a reader who is gone without a word, and the disk would read them for nobody
@@ -265,7 +262,8 @@ async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, 
 
 async def _send_as_it_comes(
     receive: Receive, send: Send, reader: Reader, delivery: Delivery, start: int, end: int
-) -> int:
+) -> tuple[int, str | None]:
+    """As `_send_range`, of a file that comes meanwhile."""
     gone = asyncio.create_task(_wait_until_gone(receive))
     position = start
     try:
@@ -275,15 +273,16 @@ async def _send_as_it_comes(
             if not waiting.done():
                 waiting.cancel()
                 break
-            try:
-                reach = waiting.result()
-            except KacheryError as error:
-                raise _BrokenOff(error.message) from error
-            await _send_pieces(send, reader, position, reach, gone, more=reach < end)
-            position = reach
+            reach = waiting.result()
+            taken, problem = await _send_pieces(send, reader, position, reach, gone, more=reach < end)
+            position += taken
+            if problem:
+                return position - start, problem
+    except KacheryError as error:
+        return position - start, error.message
     finally:
         gone.cancel()
-    return position - start
+    return position - start, None if position >= end else "the reader went away"
 
 
 async def _wait_until_gone(receive: Receive) -> None:
@@ -293,8 +292,7 @@ async def _wait_until_gone(receive: Receive) -> None:
 
 async def _send_pieces(
     send: Send, reader: Reader, start: int, end: int, gone: asyncio.Task[None] | None, *, more: bool = False
-) -> int:
-    """Send bytes `start` to `end` of a file, after which more come or not; says how many were taken."""
+) -> tuple[int, str | None]:
     position = start
     loop = asyncio.get_running_loop()
     while gone is None or not gone.done():
@@ -303,16 +301,18 @@ async def _send_pieces(
         if piece is None:
             piece = await asyncio.to_thread(reader.read, position, count)
         if count and not piece:
-            raise KacheryError("the file became shorter while it was sent")
+            return position - start, "the file became shorter while it was sent"
+        last = position + len(piece) >= end
+        try:
+            # a reader that takes nothing any more must not keep the file open for ever
+            async with asyncio.timeout_at(loop.time() + PATIENCE):
+                await send({"type": "http.response.body", "body": piece, "more_body": more or not last})
+        except TimeoutError:
+            return position - start, f"the reader took nothing for {PATIENCE:.0f} s"
         position += len(piece)
-        last = position >= end
-        message = {"type": "http.response.body", "body": piece, "more_body": more or not last}
-        # a reader that takes nothing any more must not keep the file open for ever
-        async with asyncio.timeout_at(loop.time() + PATIENCE):
-            await send(message)
         if last:
-            break
-    return position - start
+            return position - start, None
+    return position - start, "the reader went away"
 
 
 def _content_range(value: bytes | None, size: int) -> tuple[int, int] | None:

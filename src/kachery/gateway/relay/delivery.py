@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ...errors import KacheryError, TimedOut, Unreachable
-from ..assembly import Assembly, merge, receive_range
+from ..assembly import Assembly, merge, missing, receive_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,7 +219,7 @@ class Delivery:
 
     def missing(self) -> bool:
         """Whether any byte is not there."""
-        return bool(self.assembly.missing(self.size))
+        return bool(missing(self.assembly.ranges(), self.size))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
