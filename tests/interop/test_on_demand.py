@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rigs.gateway import OPEN, Gateway
+from rigs.gateway import KACHERY, OPEN, START, Gateway, free_port
 from rigs.lab import SECRET, Lab
-from rigs.release import Client, Release, installed
+from rigs.release import Client, Release, installed, ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +142,48 @@ def test_one_gibibyte(lab: Lab, client: Client) -> None:
     loaded = client.call("load_file", uri, timeout=200)
     assert os.path.getsize(loaded) == GIBIBYTE
     assert f"sha1://{sha1_of(loaded)}" == uri
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[str]:
+    """A relay that speaks upstream's protocol only, as the published proxy does."""
+    port = free_port()
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "PROXY_SECRET": SECRET, "PORT": str(port)}
+    process = subprocess.Popen(
+        [str(KACHERY), "relay", "--host", "127.0.0.1"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=START)
+
+
+def test_upstreams_protocol_all_the_way(gateway: Gateway, release: Release, proxy: str, tmp_path: Path) -> None:
+    """Through a proxy that only relays messages, our daemon stores the file in the zone as a client with that right."""
+    lab = Lab(tmp_path / "lab", proxy, environment={"KACHERY_GATEWAY_URL": gateway.url})
+    keys = Client(ours(), tmp_path / "lab" / "kachery-cloud").make_keys()
+    gateway.admin("user", "add", "lab")
+    gateway.admin("grant", "lab", "--zone", OPEN, "upload,download")
+    gateway.admin("client", "add", keys, "--owner", "lab", "--zone", OPEN)
+    directory = tmp_path / "elsewhere" / "kachery-cloud"
+    directory.mkdir(parents=True)
+    settings = {"KACHERY_GATEWAY_URL": gateway.url, "KACHERY_ZONE": OPEN, "KACHERY_RESOURCE_URL": lab.url}
+    client = Client(release, directory, settings)
+    client.make_keys()
+    with lab:
+        path = lab.file("$(touch executed) it's.dat", os.urandom(3_000_000))
+        uri = lab.link(path)
+        assert f"sha1://{sha1_of(client.call('load_file', uri))}" == uri
+        changed = lab.file("changed.dat", b"before")
+        uri = lab.link(changed)
+        changed.write_bytes(b"after!")
+        assert client.call("load_file", uri) is None
+        assert client.call("load_file", "sha1://" + "a" * 40) is None
+        assert "wire=upstream" in lab.log.read_text()
+    assert not list(lab.home.rglob("executed"))
 
 
 @pytest.fixture
