@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import on_demand
 from measure import ContenderFailed, Sample, peak_memory, run
 from nginx import CONFIGURATIONS
 from report import Contender, Goal, Line
@@ -44,6 +45,7 @@ class Bench:
         upstream: The released client.
         gateway: Running, with a zone that anybody may read.
         nginx: Base addresses by name, serving `scratch / "served"`.
+        proxy: The address of a plain reverse proxy in front of the first of them.
     """
 
     scratch: Path
@@ -55,6 +57,7 @@ class Bench:
     upstream: Release
     gateway: Gateway
     nginx: dict[str, str]
+    proxy: str
 
     def __post_init__(self) -> None:
         self._serial = 0
@@ -360,6 +363,9 @@ LINES = {
     "serve": serve,
     "small-download": small_download,
     "read-range": read_range,
+    "on-demand": on_demand.on_demand,
+    "on-demand-small": on_demand.on_demand_small,
+    "on-demand-range": on_demand.on_demand_range,
     "memory": memory,
     "start": start,
 }

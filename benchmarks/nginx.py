@@ -40,7 +40,7 @@ http {{
     {transfer}
     server {{
         listen 127.0.0.1:{port};
-        root {root};
+        {content}
     }}
 }}
 """
@@ -51,11 +51,11 @@ class NginxMissing(Exception):
 
 
 @contextmanager
-def serving(root: Path, transfer: str, directory: Path) -> Iterator[str]:
-    """Serve a directory while the context lasts.
+def serving(root: Path | str, transfer: str, directory: Path) -> Iterator[str]:
+    """Serve a directory, or another server as a reverse proxy, while the context lasts.
 
     Args:
-        root: What is served.
+        root: The directory, or the other server's address.
         transfer: The directives that make the difference.
         directory: Where its configuration, log and temporary files go.
 
@@ -72,8 +72,9 @@ def serving(root: Path, transfer: str, directory: Path) -> Iterator[str]:
     port = free_port()
     configuration = directory / "nginx.conf"
     user = Path.home().owner()
+    content = f"root {root};" if isinstance(root, Path) else f"location / {{ proxy_pass {root}; }}"
     configuration.write_text(
-        _CONFIGURATION.format(directory=directory, root=root, transfer=transfer, port=port, user=user)
+        _CONFIGURATION.format(directory=directory, content=content, transfer=transfer, port=port, user=user)
     )
     url = f"http://127.0.0.1:{port}"
     with (directory / "output.log").open("wb") as log:

@@ -22,6 +22,7 @@ from measure import ContenderFailed
 from nginx import CONFIGURATIONS, NginxMissing, serving
 from report import Line, write
 from rigs.gateway import Gateway
+from rigs.lab import SECRET
 from rigs.release import installed, ours
 
 RELEASE = "0.4.10"
@@ -76,12 +77,15 @@ def main() -> int:
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kachery-bench-", dir=given.scratch)))
             (scratch / "served").mkdir()
-            gateway = stack.enter_context(Gateway(scratch / "gateway", zone="bench"))
+            secret = {"PROXY_SECRET": SECRET}
+            gateway = stack.enter_context(Gateway(scratch / "gateway", zone="bench", environment=secret))
             nginx = {
                 name: stack.enter_context(serving(scratch / "served", transfer, scratch / f"nginx-{number}"))
                 for number, (name, transfer) in enumerate(CONFIGURATIONS.items())
             }
-            bench = Bench(scratch, size, files, transfers, huge, ours(), installed(RELEASE), gateway, nginx)
+            served, transfer = next(iter(nginx.values())), next(iter(CONFIGURATIONS.values()))
+            proxy = stack.enter_context(serving(served, transfer, scratch / "nginx-proxy"))
+            bench = Bench(scratch, size, files, transfers, huge, ours(), installed(RELEASE), gateway, nginx, proxy)
             for name in given.lines or LINES:
                 say(f"== {name}")
                 line = LINES[name](bench)

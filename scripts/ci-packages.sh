@@ -10,6 +10,7 @@ need() {
 
 need curl curl
 need git git
+need ip iproute2
 need make make
 need nginx nginx-light
 need python3.11 python3.11

@@ -185,6 +185,17 @@ class StorageFull(KacheryError, OSError):
     http_status = 507
 
 
+def by_code(code: str) -> type[KacheryError] | None:
+    """The class of error that a code belongs to, as gateways name it."""
+    waiting: list[type[KacheryError]] = [KacheryError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__module__ == __name__ and kind.code == code:
+            return kind
+        waiting += kind.__subclasses__()
+    return None
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR}

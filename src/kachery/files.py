@@ -4,7 +4,8 @@ A file by its content is looked for in this order; the first that has it deliver
 
     1. the store on this machine, the place its URI names, the links
     2. the zone
-    3. the resource that `KACHERY_RESOURCE_URL` names, which brings it into the zone
+    3. the zone's resources, whose bytes come through the gateway while they send them
+    4. the resource that `KACHERY_RESOURCE_URL` names, which brings it into the zone
 
 Who has it and does not deliver is remembered, so that the error at the end says why there is no file: nobody has it
 (`NotFound`), somebody could not be asked (`Unreachable`), somebody refused (`NotAllowed`), or what came was not what
@@ -40,7 +41,7 @@ from .progress import Silent
 from .store import Found, Store, keys, plain
 from .store.hashing import copy_and_digest, copy_some, open_source, require_unchanged
 from .store.layout import random_letters, remove_if_there, write_all
-from .zone import IN_PARTS_ABOVE, RemoteFile, Zone
+from .zone import IN_PARTS_ABOVE, Absent, RemoteFile, Zone
 from .zone.resource import request_file
 
 if TYPE_CHECKING:
@@ -390,6 +391,9 @@ def open_file(text: str, *, zone: str | None = None) -> BinaryIO:
     with _explained(reference, problems):
         target = open_zone(zone or reference.zone)
         found = _find_remote(target, reference)
+        if found is None and reference.algorithm == "sha1":
+            brought = target.request_file(reference.hash)
+            found = brought if isinstance(brought, RemoteFile) else None
         if found is None or found.size <= _SMALL:
             return open(load_file(text, zone=zone), "rb")
     raw = reading.RangeReader(found.size, target.reader(found), str(reference))
@@ -473,17 +477,30 @@ def _load_content(
         # a zone that does not have what it says it has may get it from a resource all the same
         failure = error if isinstance(error, Unreachable) else None
         problems.append(error.message)
-    resource_url = settings.resource_url()
-    if resource_url is not None and ask_resource is not False:
-        try:
-            _request(resource_url, target.name, reference)
-            path = _load_from_zone(target, reference, verbose=verbose)
-            if path is not None:
-                return path
-            problems.append("the resource said it brought the file, and the zone does not have it")
-        except (Unreachable, NotFound) as error:
-            failure = error if isinstance(error, Unreachable) else failure
-            problems.append(error.message)
+    if ask_resource is not False:
+        asked = Absent()
+        if failure is None:
+            brought = target.request_file(reference.hash)
+            if isinstance(brought, RemoteFile):
+                if verbose:
+                    logger.info("%s is brought by the resource %s", reference, brought.resource)
+                return _receive_again(target, brought, reference)
+            asked = brought
+        problems += asked.reasons
+        given = settings.resource_url()
+        for address in dict.fromkeys([*asked.elsewhere, *([given] if given else [])]):
+            try:
+                _request(address, target.name, reference)
+                path = _load_from_zone(target, reference, verbose=verbose)
+                if path is not None:
+                    return path
+                problems.append("the resource said it brought the file, and the zone does not have it")
+            except (Unreachable, NotFound) as error:
+                failure = error if isinstance(error, Unreachable) else failure
+                problems.append(error.message)
+        for name in asked.offline:
+            failure = failure or Unreachable(name, hint="ask the people who share the files")
+            problems.append(f"the resource {name} of this zone is not connected")
     raise _failure(reference, problems, failure)
 
 
@@ -493,6 +510,10 @@ def _load_from_zone(target: Zone, reference: uri.FileRef, *, verbose: bool) -> s
         return None
     if verbose:
         logger.info("%s comes from the zone %s, %d bytes", reference, target.name, found.size)
+    return _receive_again(target, found, reference)
+
+
+def _receive_again(target: Zone, found: RemoteFile, reference: uri.FileRef) -> str:
     try:
         return _receive(target, found, reference)
     except WrongContent as error:

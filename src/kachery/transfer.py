@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from . import http, settings
-from .errors import BadReply, KacheryError, NotAllowed, NotFound, TimedOut, Unreachable
+from .errors import BadReply, KacheryError, NotAllowed, NotFound, TimedOut, Unreachable, by_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +38,9 @@ _LOOK = 0.25
 _MARK_EVERY = 4 * 1024 * 1024
 
 _BUFFER = 256 * 1024
+
+# what a server says about a refusal is read up to here, in bytes
+_LONGEST_REASON = 64 * 1024
 
 # less than this, in bytes, is no progress: it would take for ever
 _PROGRESS = 64 * 1024
@@ -355,11 +358,21 @@ def _open_range(url: str, start: int, end: int, size: int) -> urllib3.BaseHTTPRe
     headers = {} if (start, end) == (0, size) else {"Range": f"bytes={start}-{end - 1}"}
     response = http.request("GET", url, headers=headers, follow=True)
     try:
+        _raise_if_told(response, http.peer(url))
         _check_range(response.status, response.headers, http.peer(url), start, end, size)
     except BaseException:
         response.close()
         raise
     return response
+
+
+def _raise_if_told(response: urllib3.BaseHTTPResponse, host: str) -> None:
+    """Raise what a gateway of ours says, but for what a new address may mend."""
+    kind = by_code(response.headers.get("Kachery-Error", ""))
+    if kind is None or response.status in (200, 206, 400, 401, 403, 410):
+        return
+    text = http.read_all(response, host, _LONGEST_REASON).decode("utf-8", "replace")
+    raise kind(f"{host} says: {' '.join(text.split())[:500]}")
 
 
 def _check_range(status: int, headers: Mapping[str, str], host: str, start: int, end: int, size: int) -> None:

@@ -36,14 +36,27 @@ class Gateway:
     Args:
         directory: Where its data, its administrator's store directory and its log go; made if it is missing.
         zone: The zone that it starts with.
+        environment: What else its shell sets.
+        host: The address that it listens on.
+        inside: A command that runs the gateway's command line somewhere else, in a network namespace for example.
     """
 
-    def __init__(self, directory: Path, zone: str = OPEN) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        zone: str = OPEN,
+        *,
+        environment: dict[str, str] | None = None,
+        host: str = "127.0.0.1",
+        inside: tuple[str, ...] = (),
+    ) -> None:
         self.data = directory / "data"
         self.log = directory / "gateway.log"
         self.zone = zone
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.host = host
+        self.url = f"http://{host}:{self.port}"
+        self._inside = inside
         self._process: subprocess.Popen[str] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._variables = {
@@ -51,6 +64,7 @@ class Gateway:
             "HOME": str(directory),
             "LANG": "C.UTF-8",
             "KACHERY_CLOUD_DIR": str(directory / "administrator"),
+            **(environment or {}),
         }
 
     @property
@@ -61,10 +75,10 @@ class Gateway:
 
     def start(self) -> None:
         """Start the process and wait for its line `ready …`."""
-        command = [str(KACHERY), "up", "--data", str(self.data), "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [str(KACHERY), "up", "--data", str(self.data), "--host", self.host, "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--zone", self.zone],
+                [*self._inside, *command, "--zone", self.zone],
                 env=self._variables,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -72,7 +86,7 @@ class Gateway:
                 text=True,
             )
         assert self._process.stdout is not None
-        line = _line_within(self._process.stdout, START)
+        line = line_within(self._process.stdout, START)
         if line.strip() != f"ready {self.url}":
             self.kill()
             raise AssertionError(f"kachery up said {line!r}\n{self.log.read_text()[-4000:]}")
@@ -123,7 +137,8 @@ class Gateway:
         self.stop()
 
 
-def _line_within(stream: IO[str], seconds: float) -> str:
+def line_within(stream: IO[str], seconds: float) -> str:
+    """The next line of a stream; empty when none comes in time."""
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.append(stream.readline()), daemon=True)
     reader.start()

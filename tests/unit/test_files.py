@@ -429,7 +429,8 @@ def test_a_resource_brings_what_the_zone_lacks(cloud: Cloud, resource: Liar) -> 
     assert (request["resourceName"], request["zone"]) == ("lab", "default")
     assert request["request"]["uri"] == f"sha1://{HASH}"
     assert len(resource.requests) == 3
-    assert cloud.calls() == ["findFile", "findFile", "GET"]
+    # the zone's own resources are asked before
+    assert cloud.calls() == ["findFile", "requestFile", "findFile", "GET"]
 
 
 @pytest.mark.parametrize(

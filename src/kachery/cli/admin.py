@@ -103,6 +103,9 @@ def zone_create(
     zone: str,
     private: Annotated[bool, typer.Option("--private", help="Only members may download.")] = False,
     public_upload: Annotated[bool, typer.Option("--public-upload", help="Any registered client may upload.")] = False,
+    keep_nothing: Annotated[
+        bool, typer.Option("--keep-nothing", help="Do not keep what resources bring once nobody reads it.")
+    ] = False,
     owner: Annotated[str | None, typer.Option(help="Who owns it.", show_default="you")] = None,
 ) -> None:
     """Make a zone."""
@@ -114,7 +117,15 @@ def zone_create(
 
     def create(connection: Any) -> None:
         accounts.require_user(connection, name)
-        zones.create(connection, zone, name, now(), private=private, public_upload=public_upload)
+        zones.create(
+            connection,
+            zone,
+            name,
+            now(),
+            private=private,
+            public_upload=public_upload,
+            keep_on_demand=not keep_nothing,
+        )
 
     _write(create)
     output.say(f"made zone {zone}, owned by {name}")
@@ -128,9 +139,16 @@ def zone_list(as_json: JsonOption = False) -> None:
     sizes = _read(zones.sizes)
     _table(
         as_json,
-        ("zone", "owner", "public_download", "public_upload", "files", "bytes"),
+        ("zone", "owner", "public_download", "public_upload", "keep_on_demand", "files", "bytes"),
         [
-            (zone.name, zone.owner, zone.public_download, zone.public_upload, *sizes.get(zone.name, (0, 0)))
+            (
+                zone.name,
+                zone.owner,
+                zone.public_download,
+                zone.public_upload,
+                zone.keep_on_demand,
+                *sizes.get(zone.name, (0, 0)),
+            )
             for zone in _read(zones.list_all)
         ],
     )
@@ -144,12 +162,17 @@ def zone_set(
         bool | None,
         typer.Option("--public-upload/--no-public-upload", help="Whether any registered client may upload."),
     ] = None,
+    keep: Annotated[
+        bool | None, typer.Option("--keep/--keep-nothing", help="Whether what resources bring stays in the zone.")
+    ] = None,
 ) -> None:
-    """Change what those may do who are not members."""
+    """Change what others may do, and what is kept."""
     from ..gateway.services import zones
 
     def change(connection: Any) -> None:
         known = zones.require(connection, zone)
+        if keep is not None:
+            zones.set_keeping(connection, zone, keep=keep)
         zones.set_public(
             connection,
             zone,
@@ -270,7 +293,10 @@ def usage(zone: ZoneOption = "default", as_json: JsonOption = False) -> None:
 @resource_app.command("add")
 def resource_add(
     name: str,
-    proxy_url: Annotated[str, typer.Argument(help="The address of its proxy.")],
+    proxy_url: Annotated[
+        str, typer.Argument(help="The address of its proxy.", show_default="this gateway's relay")
+    ] = "",
+    *,
     owner: Annotated[str, typer.Option(help="Who runs it.")],
     zone: ZoneOption = "default",
 ) -> None:
@@ -294,7 +320,7 @@ def resource_list(zone: ZoneOption = "default", as_json: JsonOption = False) -> 
     _table(
         as_json,
         ("name", "owner", "proxy_url"),
-        [(resource.name, resource.owner, resource.proxy_url) for resource in _read(listed)],
+        [(resource.name, resource.owner, resource.proxy_url or "this gateway") for resource in _read(listed)],
     )
 
 
@@ -308,6 +334,25 @@ def resource_remove(name: str, zone: ZoneOption = "default") -> None:
         raise NotFound(
             f"zone {zone!r} has no resource {name!r}", hint="`kachery admin resource list` names those it has"
         )
+
+
+@app.command("relay")
+def relay(as_json: JsonOption = False) -> None:
+    """Show what a resource needs to connect to the relay.
+
+    Its address, the proxy secret, and the public key that its requests are signed with.
+    """
+    import os
+
+    from ..gateway.config import recorded_address
+    from ..gateway.runtime import proxy_secret, relay_keys
+
+    secret = os.environ.get("PROXY_SECRET") or _write(proxy_secret)
+    url, key = recorded_address(_config()), _write(relay_keys).client_id
+    if as_json:
+        output.document({"proxyUrl": url, "proxySecret": secret, "gatewayKey": key})
+    else:
+        output.table(("proxy_url", "proxy_secret", "gateway_key"), [[url, secret, key]])
 
 
 def _config() -> GatewayConfig:

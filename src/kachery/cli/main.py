@@ -14,7 +14,7 @@ import typer
 
 from .._version import __version__
 from ..errors import InvalidInput, KacheryError, from_os_error
-from . import admin, keeping, loading, output, storing, up, zones
+from . import admin, keeping, loading, output, relay, share, storing, up, zones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,9 @@ app.command("du")(keeping.du)
 app.command("verify")(keeping.verify)
 app.command("clean")(keeping.clean)
 app.command("delete", epilog=zones.DELETE_EXAMPLES)(zones.delete)
+app.command("share", epilog=share.SHARE_EXAMPLES)(share.share)
 app.command("up")(up.up)
+app.command("relay")(relay.relay)
 app.add_typer(admin.app, name="admin")
 
 

@@ -62,6 +62,14 @@ def begin(arguments: Sequence[str]) -> None:
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
 
 
+def follow() -> None:
+    """Tell what the library logs as it happens, each line with its time: for programs that run for days."""
+    logger = logging.getLogger("kachery")
+    logger.handlers = [_Followed()]
+    if not settings.debug():
+        logger.setLevel(logging.WARNING if _quiet else logging.INFO)
+
+
 def be_quiet() -> None:
     """Say only what the command is for, and what goes wrong."""
     global _quiet
@@ -243,6 +251,16 @@ class _Spoken(logging.Handler):
             warn(text)
         else:
             say(f"{record.name}: {text}")
+
+
+class _Followed(logging.Handler):
+    """What the library logs, one line each: time, level, text."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        moment = timestamp(record.created)
+        tell(f"{moment} {record.levelname.lower()}: {record.getMessage()}")
+        if record.exc_info and settings.debug():
+            _tell("".join(traceback.format_exception(*record.exc_info)).rstrip())
 
 
 # --- texts

@@ -24,7 +24,7 @@ def up(
         typer.Option(help="Data directory.", envvar="KACHERY_DATA", show_default="~/.local/share/kachery"),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port; 0 chooses a free one.", min=0, max=65535)] = 8471,
+    port: Annotated[int, typer.Option(help="TCP port; 0 chooses a free one.", envvar="PORT", min=0, max=65535)] = 8471,
     zone: Annotated[str, typer.Option(help="Zone to make if there is none of this name.")] = "default",
     public_url: Annotated[
         str | None, typer.Option(help="Address that clients use, when a proxy stands in front.")

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from ..errors import KacheryError
 from .dialects.cloud import CloudDialect
 from .dialects.native import NativeDialect
+from .dialects.on_demand import SOCKET_PATH
+from .dialects.resource_proxy import ResourceProxy
 from .dialects.transfer import Transfers
 from .http import send_text
-from .services import usage
+from .services import usage, zones
 from .web.pages import Pages
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 # Seconds between two entries into the account book, and between two looks for abandoned uploads
 _FLUSH = 2.0
 _CLEAN = 3600.0
+
+# Seconds between two looks for files on demand that nobody reads any more
+_CLEAN_ON_DEMAND = 60.0
 
 
 class Application:
@@ -43,6 +48,9 @@ class Application:
         self._transfers = Transfers(gateway)
         self._native = NativeDialect(gateway)
         self._pages = Pages(gateway)
+        self._proxy = ResourceProxy(
+            gateway.registry, gateway.waiting, gateway.proxy_secret, self._is_public, gateway.log
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,9 +58,12 @@ class Application:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        if scope["type"] != "http":
-            return
         path: str = scope["path"]
+        if scope["type"] == "websocket":
+            # upstream's daemons connect wherever their proxy's address points
+            serve = self._native.on_demand.serve if path == SOCKET_PATH else self._proxy.serve
+            await serve(scope, receive, send)
+            return
         if path == "/api/gateway":
             answer: ASGIApp = self._cloud
             route = path
@@ -60,6 +71,8 @@ class Application:
             answer, route = self._transfers, "/transfer/…"
         elif path == "/probe" or path.startswith("/api/"):
             answer, route = self._native, "/api/…"
+        elif path.startswith("/r/"):
+            answer, route = self._proxy, "/r/…"
         else:
             answer, route = self._pages, "/…"
         started = False
@@ -95,6 +108,7 @@ class Application:
         self._tasks = [
             asyncio.create_task(self._repeat(self.flush, _FLUSH)),
             asyncio.create_task(self._repeat(self._gateway.receiver.clean, _CLEAN)),
+            asyncio.create_task(self._repeat(self._gateway.on_demand.clean, _CLEAN_ON_DEMAND)),
         ]
 
     async def stop(self) -> None:
@@ -104,8 +118,13 @@ class Application:
             with suppress(asyncio.CancelledError):
                 await task
         await self.flush()
+        await self._gateway.on_demand.close()
         await self._gateway.receiver.close()
         await asyncio.to_thread(self._gateway.database.close)
+
+    def _is_public(self, zone: str) -> bool:
+        known = self._gateway.database.read_now(zones.find, zone)
+        return known is not None and known.public_download
 
     async def flush(self) -> None:
         """Write the counters into the account book; a failure is logged, and the next time comes."""

@@ -1,4 +1,4 @@
-"""An upload that comes in parts.
+"""A file that comes in parts.
 
 A byte that has been written is never written again: a part claims its range before it is received, and whatever was
 written of it stays claimed. So the digests can follow the beginning while it grows without holes, and nobody can swap
@@ -11,14 +11,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict
+from ..errors import Conflict, WrongContent
+from .streams import StreamWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .buckets.contract import Staging
+    from .streams import Body
 
 
 class Assembly:
-    """The parts of one upload, as this process knows them.
+    """The parts of one file, as this process knows them.
 
     Args:
         staging: Where they are written.
@@ -83,6 +87,20 @@ class Assembly:
         with self._lock:
             return list(self._done)
 
+    def reached(self) -> list[tuple[int, int]]:
+        """As `ranges`, with what has been written of those that are coming."""
+        with self._lock:
+            return merge(self._done + [(start, upto) for start, (_, upto) in self._active.items() if upto > start])
+
+    def reach(self, position: int) -> int:
+        """How far the bytes from a position on are there: the first byte that is not."""
+        return next((end for start, end in self.reached() if start <= position < end), position)
+
+    def claimed(self) -> list[tuple[int, int]]:
+        """The ranges that are coming."""
+        with self._lock:
+            return merge([(start, end) for start, (end, _) in self._active.items()])
+
     def seal(self) -> None:
         """Take no more parts.
 
@@ -109,6 +127,49 @@ class Assembly:
     def close(self) -> None:
         """Let go of the staging object."""
         self.staging.close()
+
+
+async def receive_range(
+    assembly: Assembly, start: int, end: int, body: Body, on_written: Callable[[int], None] | None = None
+) -> None:
+    """Receive bytes `start` to `end` of a file. What was written before an interruption counts.
+
+    Args:
+        assembly: The file.
+        start: The first byte.
+        end: The byte after the last one.
+        body: The content.
+        on_written: Told, in a thread, the position up to which everything is written.
+
+    Raises:
+        WrongContent: If the body is shorter or longer.
+        Conflict: If some of these bytes are there already, or are just coming over another connection.
+        StorageFull: If there is no room.
+        Unreachable: If the sender went away.
+    """
+
+    def written(position: int) -> None:
+        assembly.written(start, position)
+        if on_written is not None:
+            on_written(position)
+
+    assembly.claim(start, end)
+    try:
+        writer = StreamWriter(assembly.staging, start, written)
+        try:
+            received = 0
+            while chunk := await body.chunk():
+                received += len(chunk)
+                if received > end - start:
+                    raise WrongContent(f"the part has more than {end - start} bytes")
+                await writer.feed(chunk)
+            if received < end - start:
+                raise WrongContent(f"the part has {received} bytes, not {end - start}")
+            await writer.finish()
+        finally:
+            await writer.stop()
+    finally:
+        assembly.release(start)
 
 
 def missing(ranges: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:

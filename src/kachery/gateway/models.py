@@ -12,7 +12,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 
 #: The newest migration. A database that says the same needs nothing, and alembic is not even imported.
-SCHEMA = "0001"
+SCHEMA = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -63,6 +63,8 @@ zones = Table(
     Column("directory", String(400), nullable=False),
     Column("allow_public_download", Integer),
     Column("allow_public_upload", Integer),
+    # whether what resources bring stays in the bucket
+    Column("keep_on_demand", Integer),
     Column("created", BigInteger, nullable=False),
 )
 

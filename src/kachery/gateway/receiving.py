@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ..errors import Collision, Conflict, NotFound, WrongContent
-from .assembly import Assembly, merge, missing
+from .assembly import Assembly, merge, missing, receive_range
 from .services import files, zones
 from .streams import StreamWriter
 
@@ -154,25 +154,17 @@ class Receiver:
         if upload.received or assembly.has(start, end):
             await _drain(body, end - start)
             return
-        assembly.claim(start, end)
+        reached = start
+
+        def written(position: int) -> None:
+            nonlocal reached
+            reached = position
+
         try:
-            writer = StreamWriter(assembly.staging, start, lambda position: assembly.written(start, position))
-            try:
-                received = 0
-                while chunk := await body.chunk():
-                    received += len(chunk)
-                    if received > end - start:
-                        raise WrongContent(f"the part has more than {end - start} bytes")
-                    await writer.feed(chunk)
-                if received < end - start:
-                    raise WrongContent(f"the part has {received} bytes, not {end - start}")
-                await writer.finish()
-            finally:
-                await writer.stop()
-                if writer.position > start:
-                    await self._database.write(files.add_part, upload.id, start, writer.position, now())
+            await receive_range(assembly, start, end, body, written)
         finally:
-            assembly.release(start)
+            if reached > start:
+                await self._database.write(files.add_part, upload.id, start, reached, now())
 
     async def received(self, upload: Upload) -> list[tuple[int, int]]:
         """The ranges of an upload that are there, [start, end), merged."""
@@ -355,6 +347,44 @@ class Receiver:
         for due in files.due_deletions(connection, key):
             self._bucket.trash(due)
             files.end_deletion(connection, due)
+
+    async def adopt(self, zone: Zone, sha1: str, name: str, digests: Digests, owner: str) -> None:
+        """Publish a staging object that was put together elsewhere, verified and on the disk; it is ours from now on.
+
+        Args:
+            zone: Where to.
+            sha1: The hash that the content has.
+            name: The staging object.
+            digests: The content's.
+            owner: Whose file it will be.
+
+        Raises:
+            Collision: If the SHA-1 is known with another SHA-256.
+            StorageFull: If there is no room.
+        """
+        upload = await self._database.write(
+            files.begin, zone.name, sha1, digests.size, "", owner, now(), in_parts=False
+        )
+        try:
+            await self._database.write(files.mark_received, upload.id, name, digests.sha256)
+        except BaseException:
+            await self._give_up(upload)
+            raise
+        found = await self._database.read(files.find_upload, upload.id)
+        if found is None:
+            raise NotFound("this upload is over", hint="begin it again")
+        if await self.has_file(zone, sha1) is not None:
+            await self._give_up(found)
+            return
+        await self._publish(zone, found)
+
+    def protect(self, name: str) -> None:
+        """Leave a staging object alone that is no upload's, until `release`."""
+        self._writing.add(name)
+
+    def release(self, name: str) -> None:
+        """End `protect`."""
+        self._writing.discard(name)
 
     # -- order --------------------------------------------------------------------------------------------------------
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..signing import ClientKeys
 from .buckets.directory import DirectoryBucket
 from .database import Database, prepare
 from .receiving import Receiver
+from .relay.connected import Registry, WaitingRoom
+from .relay.on_demand import OnDemand
 from .services import accounts
 from .services.usage import Counters
 from .tokens import TokenSigner
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from structlog.typing import FilteringBoundLogger
 
     from .buckets.contract import Bucket
@@ -29,7 +34,10 @@ class Gateway:
         bucket: The bytes of files.
         receiver: Files on their way in.
         signer: Makes transfer addresses.
-        counters: What was counted since it was last written.
+        registry: The resources that are connected.
+        on_demand: Files that they bring.
+        relay_keys: Sign what is asked of daemons.
+        proxy_secret: What resources must know that prove nothing else.
         log: Where to say what happened.
     """
 
@@ -38,8 +46,13 @@ class Gateway:
     bucket: Bucket
     receiver: Receiver
     signer: TokenSigner
+    registry: Registry
+    on_demand: OnDemand
+    relay_keys: ClientKeys
+    proxy_secret: str
     log: FilteringBoundLogger
     counters: Counters = field(default_factory=Counters)
+    waiting: WaitingRoom = field(default_factory=WaitingRoom)
 
 
 def open_gateway(config: GatewayConfig, log: FilteringBoundLogger) -> Gateway:
@@ -51,5 +64,27 @@ def open_gateway(config: GatewayConfig, log: FilteringBoundLogger) -> Gateway:
     prepare(config.database_path)
     database = Database(config.database_path)
     bucket = DirectoryBucket(config.bucket_path)
-    key = database.write_now(accounts.secret, "transfer addresses")
-    return Gateway(config, database, bucket, Receiver(database, bucket, log), TokenSigner(key), log)
+    receiver = Receiver(database, bucket, log)
+    registry = Registry()
+    return Gateway(
+        config,
+        database,
+        bucket,
+        receiver,
+        TokenSigner(database.write_now(accounts.secret, "transfer addresses")),
+        registry,
+        OnDemand(database, bucket, receiver, registry, config.max_size, log),
+        database.write_now(relay_keys),
+        os.environ.get("PROXY_SECRET") or database.write_now(proxy_secret),
+        log,
+    )
+
+
+def proxy_secret(connection: Connection) -> str:
+    """The secret of this gateway's relay where the environment gives none; made at the first use."""
+    return accounts.secret(connection, "proxy secret").hex()
+
+
+def relay_keys(connection: Connection) -> ClientKeys:
+    """The keys that sign what this gateway asks of daemons; made at the first use."""
+    return ClientKeys.from_seed(accounts.secret(connection, "relay signatures"))

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -18,9 +18,13 @@ from ..errors import Conflict, InvalidInput, KacheryError, from_os_error
 from .app import Application
 from .config import record_address
 from .logs import ForwardToLog
+from .sockets import LARGEST_MESSAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from starlette.types import ASGIApp
+    from structlog.typing import FilteringBoundLogger
 
     from .config import GatewayConfig
     from .runtime import Gateway
@@ -37,6 +41,26 @@ _ANY = {"0.0.0.0", "::"}  # noqa: S104 - compared, not listened on
 
 # Seconds that requests in progress get after Ctrl-C
 _GRACE = 5
+
+#: How the HTTP server is set up, whatever it serves.
+SERVER_OPTIONS: dict[str, Any] = {
+    "http": "httptools",
+    "loop": "uvloop",
+    "ws": "websockets-sansio",
+    "ws_max_size": LARGEST_MESSAGE,
+    "ws_per_message_deflate": False,
+    "ws_ping_interval": 20.0,
+    "ws_ping_timeout": 20.0,
+    "lifespan": "on",
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "date_header": True,
+    # the public address says what a proxy in front is called; nothing is taken from requests
+    "proxy_headers": False,
+    "timeout_keep_alive": 75,
+    "timeout_graceful_shutdown": _GRACE,
+}
 
 
 @contextmanager
@@ -119,33 +143,31 @@ def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str, st
     """
     config = gateway.config
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    # 0.0.0.0 is no address to go to
-    address = config.public_url or (f"http://{socket.gethostname()}:{port}" if host in _ANY else url)
 
-    def ready() -> None:
+    def ready(url: str) -> None:
+        # 0.0.0.0 is no address to go to
+        address = config.public_url or (f"http://{socket.gethostname()}:{port}" if host in _ANY else url)
         record_address(config, address)
         on_ready(url, address)
 
-    server = _Server(
-        uvicorn.Config(
-            Application(gateway),
-            http="httptools",
-            loop="uvloop",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            # the public address says what a proxy in front is called; nothing is taken from requests
-            proxy_headers=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=_GRACE,
-        ),
-        ready,
-    )
-    _forward_library_logs(gateway)
+    run(Application(gateway), listener, gateway.log, ready)
+
+
+def run(
+    application: ASGIApp, listener: socket.socket, log: FilteringBoundLogger, on_ready: Callable[[str], None]
+) -> None:
+    """Answer requests with an application until the process is told to end.
+
+    Args:
+        application: What answers.
+        listener: A listening socket.
+        log: Where the server's own words go.
+        on_ready: Called with the address, as in `http://127.0.0.1:8471`, once it answers.
+    """
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    server = _Server(uvicorn.Config(application, **SERVER_OPTIONS), lambda: on_ready(url))
+    _forward_library_logs(log)
     _keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):
         # the server raises the signal again when it has ended
@@ -153,7 +175,7 @@ def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str, st
     with suppress(_Told):
         server.run(sockets=[listener])
     if not server.started:
-        raise KacheryError("the gateway could not start", hint="the lines above say why")
+        raise KacheryError("the server could not start", hint="the lines above say why")
 
 
 def _end(number: int, frame: object) -> None:
@@ -174,9 +196,9 @@ def _keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-def _forward_library_logs(gateway: Gateway) -> None:
+def _forward_library_logs(log: FilteringBoundLogger) -> None:
     logger = logging.getLogger("uvicorn")
-    logger.handlers = [ForwardToLog(gateway.log)]
+    logger.handlers = [ForwardToLog(log)]
     logger.propagate = False
     # uvicorn's own words about its start and end say nothing to the person who started a gateway
     logger.setLevel(logging.WARNING)

@@ -2,6 +2,7 @@
 
     <base>/transfer/u/<token>            PUT or GET, this upload (zone, hash and size with it)
     <base>/transfer/d/<token>/<hash>     GET or HEAD, this file of this zone
+    <base>/transfer/o/<token>/<hash>     GET or HEAD, this file that a resource of this zone brings
 
 A token is base64url(payload + first 16 bytes of HMAC-SHA256(key, payload)), the payload fields joined by `/`, which no
 field contains. The key is made once per data directory, and kept in the database.
@@ -35,13 +36,17 @@ class UploadToken:
 
 @dataclass(frozen=True, slots=True)
 class DownloadToken:
-    """The right to read one file of one zone; for the account book, the number of the user who got it (0: nobody)."""
+    """The right to read one file of one zone; for the account book, the number of the user who got it (0: nobody).
+
+    With `on_demand`, a resource may have to bring it.
+    """
 
     zone: str
     sha1: str
     size: int
     user: int
     expires: int
+    on_demand: bool = False
 
 
 class TokenSigner:
@@ -56,7 +61,8 @@ class TokenSigner:
 
     def download(self, token: DownloadToken) -> str:
         """The text of a download token."""
-        return self._seal(f"d/{token.zone}/{token.sha1}/{token.size}/{token.user}/{token.expires}")
+        kind = "o" if token.on_demand else "d"
+        return self._seal(f"{kind}/{token.zone}/{token.sha1}/{token.size}/{token.user}/{token.expires}")
 
     def read_upload(self, text: str, now: int) -> UploadToken:
         """What an upload token says.
@@ -78,9 +84,9 @@ class TokenSigner:
             NotAllowed: If it was not made here, is not for downloads or for another file, or has expired.
         """
         kind, *fields = self._unseal(text)
-        if kind != "d" or fields[1] != sha1:
+        if kind not in ("d", "o") or fields[1] != sha1:
             raise NotAllowed("this address is not for downloading this file")
-        token = DownloadToken(fields[0], fields[1], int(fields[2]), int(fields[3]), int(fields[4]))
+        token = DownloadToken(fields[0], fields[1], int(fields[2]), int(fields[3]), int(fields[4]), kind == "o")
         _require_fresh(token.expires, now)
         return token
 

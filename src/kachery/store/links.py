@@ -56,10 +56,7 @@ class Links:
         Raises:
             SourceChanged: If what was linked is gone, unreadable or something else now; the message says which.
         """
-        record = self.read(self._layout.link(hash_)) or self.read(
-            # where clients of 2022 kept them
-            f"{self._layout.mutables()}/@linked_files/@sha1/{hash_}"
-        )
+        record = self.record(hash_)
         if record is None:
             return None
         path = record["path"]
@@ -69,6 +66,13 @@ class Links:
             )
         self._refresh(hash_, path, record)
         return str(path)
+
+    def record(self, hash_: str) -> dict[str, Any] | None:
+        """What is written of the file that is linked under a SHA-1, checked for nothing; `None` when none is."""
+        return self.read(self._layout.link(hash_)) or self.read(
+            # where clients of 2022 kept them
+            f"{self._layout.mutables()}/@linked_files/@sha1/{hash_}"
+        )
 
     def still_is(self, path: str, hash_: str, *, size: object = None, algorithm: str = "sha1") -> bool:
         """Whether a file outside the store has this hash now.

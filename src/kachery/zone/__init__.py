@@ -19,8 +19,9 @@ from ..errors import (
     Unreachable,
 )
 from ..progress import Silent
-from . import sending
+from . import on_demand, sending
 from .gateway_calls import call, call_native
+from .on_demand import Absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..signing import ClientKeys
 
-__all__ = ["RemoteFile", "Zone"]
+__all__ = ["Absent", "RemoteFile", "Zone"]
 
 #: Files above this size, in bytes, go to the zone in parts, several at a time.
 IN_PARTS_ABOVE = 64 * 1024 * 1024
@@ -43,13 +44,14 @@ _CONTENT = {"Kachery-Accept": "content"}
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that a zone has.
+    """A file that a zone has, or that one of its resources brings.
 
     Attributes:
         hash: Its SHA-1.
         size: In bytes.
         url: Where to fetch it for a while; not to be shown or kept.
         reply: What the gateway said, without the address.
+        resource: The resource that brings it; `None` when the zone has it.
         content: The whole content, unverified, when the gateway sent it along because it is small.
     """
 
@@ -57,6 +59,7 @@ class RemoteFile:
     size: int
     url: str = field(repr=False)
     reply: dict[str, Any]
+    resource: str | None = None
     content: bytes | None = field(default=None, repr=False)
 
 
@@ -106,7 +109,7 @@ class Zone:
         if not isinstance(size, int) or size < 0 or not isinstance(url, str) or not is_address:
             raise BadReply(f"{http.peer(self.gateway_url)} says it has the file but not its size and address")
         said = {key: value for key, value in reply.items() if key not in ("url", "content")}
-        return RemoteFile(hash_, size, url, said, _enclosed(reply.get("content"), size))
+        return RemoteFile(hash_, size, url, said, content=_enclosed(reply.get("content"), size))
 
     def require(self, hash_: str) -> RemoteFile:
         """As `find`, for a file that must be there.
@@ -119,6 +122,31 @@ class Zone:
             raise NotFound(f"the zone {self.name} of {http.peer(self.gateway_url)} does not have {hash_}")
         return found
 
+    def request_file(self, hash_: str) -> RemoteFile | Absent:
+        """Ask the zone's resources for a file that the zone lacks.
+
+        Returns:
+            Where to fetch it while it comes, or why nobody brings it.
+
+        Raises:
+            NotAllowed: If this client may not load from the zone.
+            Unreachable: If the gateway cannot be asked.
+        """
+        reply = on_demand.request_file(self.gateway_url, self.name, hash_, self.keys)
+        if isinstance(reply, Absent):
+            return reply
+        # without a resource, the zone has got it meanwhile
+        resource = reply.get("resource")
+        shown = {key: value for key, value in reply.items() if key != "url"}
+        return RemoteFile(hash_, reply["size"], reply["url"], shown, resource if isinstance(resource, str) else None)
+
+    def _address_again(self, found: RemoteFile) -> str:
+        if found.resource is not None:
+            again = self.request_file(found.hash)
+            if isinstance(again, RemoteFile):
+                return again.url
+        return self.require(found.hash).url
+
     def download(self, found: RemoteFile, sink: transfer.Sink, progress: Progress) -> None:
         """Fetch what a sink is missing of a file.
 
@@ -127,7 +155,7 @@ class Zone:
         """
 
         def address(renew: bool) -> str:
-            return self.require(found.hash).url if renew else found.url
+            return self._address_again(found) if renew else found.url
 
         transfer.download(address, sink, progress)
 
@@ -238,7 +266,6 @@ class Zone:
         return reply is not None and reply.get("alreadyExists") is True
 
     def _native(self, what: str, payload: dict[str, Any]) -> dict[str, Any] | None:
-        assert self.keys is not None
         return call_native(self.gateway_url, what, payload, self.keys)
 
     def _initiate(self, asked: dict[str, Any]) -> dict[str, Any]:

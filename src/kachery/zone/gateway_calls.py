@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, http
-from ..errors import BadReply, InvalidInput, KacheryError, NotAllowed, NotRegistered, Unreachable
+from ..errors import BadReply, InvalidInput, NotAllowed, NotRegistered, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
     if "timestamp" in text.lower() and reply.status != 400:
         _learn_time(gateway_url, reply)
         raise _ClockIsOff(message, hint="set this machine's clock")
-    named = _BY_CODE.get(reply.headers.get("kachery-error", ""))
+    named = errors.by_code(reply.headers.get("kachery-error", ""))
     if named is not None:
         told, hint = _without_hint(message)
         raise named(told, hint=hint)
@@ -118,14 +118,14 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
     raise Unreachable(message, hint="ask the gateway's administrator if this goes on")
 
 
-def call_native(gateway_url: str, what: str, payload: dict[str, Any], keys: ClientKeys) -> dict[str, Any] | None:
+def call_native(gateway_url: str, what: str, payload: dict[str, Any], keys: ClientKeys | None) -> dict[str, Any] | None:
     """Send one of our own requests, `POST <gateway>/api/v1/…`, and return the reply's content.
 
     Args:
         gateway_url: The gateway's base address.
         what: The rest of the address.
         payload: What is asked, without `timestamp`.
-        keys: Who asks.
+        keys: Who asks; `None` for nobody in particular.
 
     Returns:
         The content; `None` when the gateway is not one of ours.
@@ -137,7 +137,9 @@ def call_native(gateway_url: str, what: str, payload: dict[str, Any], keys: Clie
 
     def attempt() -> http.Reply:
         stamped = {**payload, "timestamp": int(time.time() * 1000) + _ahead.get(gateway_url, 0)}
-        envelope = {"payload": stamped, "fromClientId": keys.client_id, "signature": keys.sign(stamped)}
+        envelope: dict[str, Any] = {"payload": stamped}
+        if keys is not None:
+            envelope.update(fromClientId=keys.client_id, signature=keys.sign(stamped))
         reply = http.post_json(f"{gateway_url}/api/v1/{what}", envelope)
         reply.raise_if_busy()
         return reply
@@ -155,13 +157,14 @@ def _read_native(
     if reply.status == 200:
         return content
     told = content.get("error")
-    if not isinstance(told, dict) or told.get("code") not in _BY_CODE:
+    kind = errors.by_code(str(told.get("code"))) if isinstance(told, dict) else None
+    if not isinstance(told, dict) or kind is None:
         return None
     if again is not None and "timestamp" in str(told.get("message")):
         _learn_time(gateway_url, reply)
         return _read_native(gateway_url, payload, again(), None)
     hint = told.get("hint")
-    raise _BY_CODE[told["code"]](
+    raise kind(
         f"the gateway {reply.host} refused {payload['type']}: {told.get('message')}",
         hint=hint if isinstance(hint, str) else None,
     )
@@ -190,11 +193,3 @@ def _learn_time(gateway_url: str, reply: http.Reply) -> None:
     logger.warning(
         "this machine's clock differs from that of %s by %.0f s; its time is used", reply.host, theirs - time.time()
     )
-
-
-def _by_code() -> dict[str, type[KacheryError]]:
-    classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, KacheryError)]
-    return {item.code: item for item in classes}
-
-
-_BY_CODE = _by_code()

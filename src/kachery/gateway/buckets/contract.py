@@ -56,12 +56,19 @@ class Staging(ABC):
         """Return once everything that is written is on the disk."""
 
     @abstractmethod
+    def reader(self) -> Reader:
+        """What is written, for reading while more comes; it stays readable after `close` and after it was discarded.
+
+        The reader's `size` is that of now.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of the object; what is written stays. Closing twice is harmless."""
 
 
 class Reader(ABC):
-    """One published object, open for reading."""
+    """One object, open for reading."""
 
     size: int
 

@@ -228,6 +228,10 @@ class _StagingFile(Staging):
         except OSError as error:
             raise from_os_error(error, "write to", self._path.parent) from error
 
+    def reader(self) -> Reader:
+        """What is written, for reading while more comes."""
+        return _FileReader(self._path)
+
     def close(self) -> None:
         """Let go of the object; what is written stays."""
         with self._lock:

@@ -170,15 +170,22 @@ class CloudDialect:
     async def _find(self, scope: Scope, payload: dict[str, Any], client_id: str | None) -> dict[str, Any]:
         gateway = self._gateway
         sha1 = payload["hash"] if is_hash("sha1", payload["hash"]) else ""
-        found = gateway.database.read_now(_look_up, payload.get("zone", "default"), sha1, client_id)
-        caller, zone, size = found
+        zone, caller, size = gateway.database.read_now(
+            require_download, payload.get("zone", "default"), sha1, client_id
+        )
         gateway.counters.count(
             zone.name, caller.user_number, (caller.client_id or "") if caller.user else "", now(), finds=1
         )
+        # what a resource has brought can be had, also from a zone that keeps nothing
+        held = gateway.on_demand.held(zone.name, sha1) if size is None else None
+        size = held if size is None else size
         if size is None:
             return {"type": "findFile", "found": False}
         expires = now() // 1000 + DOWNLOAD_LIFETIME
-        token = gateway.signer.download(DownloadToken(zone.name, sha1, size, caller.user_number, expires))
+        kind = "d" if held is None else "o"
+        token = gateway.signer.download(
+            DownloadToken(zone.name, sha1, size, caller.user_number, expires, held is not None)
+        )
         base = gateway.config.base_url(scope["scheme"], host_of(scope))
         reply = {
             "type": "findFile",
@@ -186,7 +193,7 @@ class CloudDialect:
             "size": size,
             "bucketUri": gateway.bucket.uri,
             "objectKey": zone.key(sha1),
-            "url": f"{base}/transfer/d/{token}/{sha1}",
+            "url": f"{base}/transfer/{kind}/{token}/{sha1}",
             "cacheHit": False,
         }
         if size <= ENCLOSED and header(scope, b"kachery-accept") == b"content":
@@ -299,7 +306,7 @@ class CloudDialect:
             "resourceName": resource.name,
             "ownerId": resource.owner,
             "timestampCreated": resource.created,
-            "proxyUrl": resource.proxy_url,
+            "proxyUrl": resource.proxy_url or self._gateway.config.base_url(scope["scheme"], host_of(scope)),
         }
         return {"type": "getResourceInfo", "found": True, "resource": info}
 
@@ -364,16 +371,21 @@ def _who(
     return caller, zones.rights_of(connection, zone, caller.user), zone
 
 
-def _look_up(
+def require_download(
     connection: Connection, zone_name: str, sha1: str, client_id: str | None
-) -> tuple[identity.Caller, zones.Zone, int | None]:
+) -> tuple[zones.Zone, identity.Caller, int | None]:
+    """The zone, who asks, and the size of a file in bytes if the zone has it, when they may download from the zone.
+
+    Raises:
+        NotAllowed, NotRegistered: If they may not, or there is no such zone.
+    """
     # one lookup for zone and file: this is the busiest request; rights are looked at before anything is said
     found = zones.find_with_file(connection, zone_name, sha1)
     caller = identity.caller(connection, zone_name, client_id)
     zone, size = found or (None, None)
     if zone is None or not zones.rights_of(connection, zone, caller.user).download:
         raise _denied(caller, zone_name, "download from")
-    return caller, zone, size
+    return zone, caller, size
 
 
 def require_upload(connection: Connection, zone_name: str, client_id: str | None) -> tuple[zones.Zone, identity.Caller]:

@@ -7,6 +7,7 @@
 | `POST /api/v1/uploads` | 200, `{"upload": …, "url": …}`: where to send a file whose hash is not known yet, or |
 | | 200, `{"sizeKnown": true}`: the zone has a file of this size, so hash first |
 | `POST /api/v1/uploads/name` | 200, `{"alreadyExists": …}`: the upload is of the file with this hash |
+| `GET /api/v1/relay`, `POST /api/v1/requests` | files on demand: `on_demand.py` |
 
 Requests are `{"payload": {…, "timestamp": ms}, "fromClientId": …, "signature": …}`, signed like any request:
 
@@ -34,6 +35,7 @@ from ..receiving import now
 from ..services import files, registrations
 from ..tokens import UPLOAD_LIFETIME, UploadToken
 from .cloud import WINDOW, authenticate, require_room, require_upload
+from .on_demand import OnDemandDialect
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -47,6 +49,15 @@ _PREFLIGHT = [
     (b"access-control-allow-headers", b"Content-Type"),
 ]
 
+_PATHS = {
+    "/probe",
+    "/api/v1/registrations",
+    "/api/v1/uploads",
+    "/api/v1/uploads/name",
+    "/api/v1/relay",
+    "/api/v1/requests",
+}
+
 _ENVELOPE = {"payload", "fromClientId", "signature"}
 
 
@@ -59,6 +70,7 @@ class NativeDialect:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self.on_demand = OnDemandDialect(gateway)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -74,7 +86,11 @@ class NativeDialect:
                     await send_json(send, 200, await self._begin_upload(scope, receive), _CORS)
                 case "POST", "/api/v1/uploads/name":
                     await send_json(send, 200, await self._name_upload(receive), _CORS)
-                case method, "/probe" | "/api/v1/registrations" | "/api/v1/uploads" | "/api/v1/uploads/name":
+                case "GET" | "HEAD", "/api/v1/relay":
+                    await send_json(send, 200, self.on_demand.describe(), _CORS)
+                case "POST", "/api/v1/requests":
+                    await send_json(send, 200, await self.on_demand.request(scope, receive), _CORS)
+                case method, path if path in _PATHS:
                     shape = {"error": {"code": "method", "message": f"{method} is not for this address", "hint": None}}
                     await send_json(send, 405, shape, _CORS)
                 case _:

@@ -6,6 +6,8 @@
 | `PUT /transfer/u/TOKEN` with `Content-Range: bytes FIRST-LAST/SIZE` | 200; parts come in any order, several at once |
 | `GET /transfer/u/TOKEN` | 200, `{"size": N, "received": [[start, end), …]}` |
 | `GET`, `HEAD /transfer/d/TOKEN/HASH`, with or without `Range` | 200, 206 or 416 |
+| `GET`, `HEAD /transfer/o/TOKEN/HASH`, as above | the same of a file that a resource brings meanwhile |
+| `PUT /transfer/s/SEND` with `Content-Range` | 200: a daemon has sent the range that it was told to |
 
 Callers take the addresses as they are; other answers carry one line of text. Content is always an attachment of unknown
 type: what somebody uploaded is never shown as a page of the gateway.
@@ -18,7 +20,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from ...errors import InvalidInput, KacheryError, NotFound, Unreachable
+from ...errors import InvalidInput, KacheryError, NotFound, SourceChanged, Unreachable
 from ..http import PATIENCE, RequestBody, header, send_bytes, send_json, send_text
 from ..receiving import now
 from ..services import files, zones
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from ..buckets.contract import Reader
+    from ..relay.delivery import Delivery
     from ..runtime import Gateway
     from ..tokens import DownloadToken, UploadToken
 
@@ -67,26 +70,30 @@ class Transfers:
                 await send_bytes(send, 200, b"", b"text/plain", _PREFLIGHT)
                 return
             match scope["path"].split("/")[2:]:
-                case ["d", token, sha1] if method in ("GET", "HEAD"):
+                case ["d" | "o", token, sha1] if method in ("GET", "HEAD"):
                     await self._download(scope, receive, send, token, sha1)
+                case ["s", told] if method == "PUT":
+                    await self._take_range(scope, send, body, told)
                 case ["u", token] if method in ("GET", "HEAD"):
                     await self._show(send, token)
                 case ["u", token] if method == "PUT":
                     await self._upload(scope, send, body, token)
-                case ["d", _, _] | ["u", _]:
+                case ["d" | "o", _, _] | ["u" | "s", _]:
                     await send_text(send, 405, f"{method} is not for this address", CORS)
                 case _:
                     raise NotFound("there is nothing at this address")
-        except Unreachable:
-            self._gateway.log.info("transfer_broken", method=method)
-            if not body.ended:
-                await send_text(send, 408, "the request came too slowly", [*CORS, (b"connection", b"close")])
         except KacheryError as error:
+            if method == "PUT" and isinstance(error, Unreachable):
+                self._gateway.log.info("transfer_broken", method=method)
+                if not body.ended:
+                    await send_text(send, 408, "the request came too slowly", [*CORS, (b"connection", b"close")])
+                return
             level = "error" if error.http_status >= 500 else "info"
             getattr(self._gateway.log, level)("transfer_refused", method=method, error=error.code, reason=error.message)
             # a body that nobody reads would break the connection before its sender sees the answer
             closing = [] if await body.drain() else [(b"connection", b"close")]
-            await send_text(send, error.http_status, str(error), [*CORS, *closing])
+            code = (b"kachery-error", error.code.encode())
+            await send_text(send, error.http_status, str(error), [*CORS, code, *closing])
 
     # -- uploads ------------------------------------------------------------------------------------------------------
 
@@ -143,6 +150,9 @@ class Transfers:
         gateway = self._gateway
         token = gateway.signer.read_download(text, sha1, now() // 1000)
         zone, size = await gateway.database.read(zones.find_with_file, token.zone, sha1) or (None, None)
+        if zone is not None and size is None and token.on_demand:
+            await self._bring(scope, receive, send, zone, token)
+            return
         if zone is None or size is None:
             raise NotFound("the zone does not have this file any more")
         try:
@@ -160,9 +170,34 @@ class Transfers:
         finally:
             reader.close()
 
+    async def _bring(self, scope: Scope, receive: Receive, send: Send, zone: zones.Zone, token: DownloadToken) -> None:
+        delivery = await self._gateway.on_demand.require(zone, token.sha1)
+        if delivery.size != token.size:
+            raise SourceChanged(f"the file has {delivery.size} bytes, not {token.size} as before")
+        reader = delivery.open()
+        try:
+            await self._send_file(scope, receive, send, reader, token, delivery)
+        finally:
+            delivery.close_reader(reader)
+
+    async def _take_range(self, scope: Scope, send: Send, body: RequestBody, told: str) -> None:
+        match = _CONTENT_RANGE.fullmatch(header(scope, b"content-range") or b"")
+        if match is None:
+            raise InvalidInput("Content-Range is not understood", hint="as in bytes 0-1048575/4194304")
+        first, last, size = (int(number) for number in match.groups())
+        await self._gateway.on_demand.receive(told, first, last + 1, size, body)
+        await send_bytes(send, 200, b"", b"text/plain", CORS)
+
     async def _send_file(
-        self, scope: Scope, receive: Receive, send: Send, reader: Reader, token: DownloadToken
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        reader: Reader,
+        token: DownloadToken,
+        delivery: Delivery | None = None,
     ) -> None:
+        size = reader.size if delivery is None else delivery.size
         etag = f'"{token.sha1}"'.encode()
         headers = [
             (b"etag", etag),
@@ -179,24 +214,32 @@ class Transfers:
             return
         wanted = header(scope, b"range")
         unchanged = header(scope, b"if-range")
-        span = None if wanted is None or unchanged not in (None, etag) else _range(wanted, reader.size)
+        span = None if wanted is None or unchanged not in (None, etag) else _range(wanted, size)
         if span == (0, 0):
-            unsatisfiable = [(b"content-range", b"bytes */%d" % reader.size), *headers]
-            await send_text(send, 416, f"the file has {reader.size} bytes", unsatisfiable)
+            unsatisfiable = [(b"content-range", b"bytes */%d" % size), *headers]
+            await send_text(send, 416, f"the file has {size} bytes", unsatisfiable)
             return
-        start, end = span or (0, reader.size)
+        start, end = span or (0, size)
         if span is not None:
-            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, reader.size)))
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, size)))
         headers += [
             (b"content-type", b"application/octet-stream"),
             (b"content-length", b"%d" % (end - start)),
             (b"x-content-type-options", b"nosniff"),
         ]
+        reading = scope["method"] == "GET" and start < end
+        if reading and delivery is not None:
+            delivery.follow(start, end)
+            # a file that does not come is said so, instead of a reply that breaks off
+            await delivery.available(start, end)
         await send({"type": "http.response.start", "status": 200 if span is None else 206, "headers": headers})
-        if scope["method"] == "HEAD":
+        if not reading:
             await send({"type": "http.response.body", "body": b""})
             return
-        sent, problem = await _send_range(receive, send, reader, start, end)
+        if delivery is None:
+            sent, problem = await _send_range(receive, send, reader, start, end)
+        else:
+            sent, problem = await _send_as_it_comes(receive, send, reader, delivery, start, end)
         if problem:
             # too late for another answer: the server breaks the connection, and the reader knows that bytes are missing
             self._gateway.log.warning("download_broken", zone=token.zone, sha1=token.sha1, sent=sent, reason=problem)
@@ -217,13 +260,38 @@ async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, 
         gone.cancel()
 
 
+async def _send_as_it_comes(
+    receive: Receive, send: Send, reader: Reader, delivery: Delivery, start: int, end: int
+) -> tuple[int, str | None]:
+    """As `_send_range`, of a file that comes meanwhile."""
+    gone = asyncio.create_task(_wait_until_gone(receive))
+    position = start
+    try:
+        while position < end and not gone.done():
+            waiting = asyncio.create_task(delivery.available(position, end))
+            await asyncio.wait([waiting, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                waiting.cancel()
+                break
+            reach = waiting.result()
+            taken, problem = await _send_pieces(send, reader, position, reach, gone, more=reach < end)
+            position += taken
+            if problem:
+                return position - start, problem
+    except KacheryError as error:
+        return position - start, error.message
+    finally:
+        gone.cancel()
+    return position - start, None if position >= end else "the reader went away"
+
+
 async def _wait_until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _send_pieces(
-    send: Send, reader: Reader, start: int, end: int, gone: asyncio.Task[None] | None
+    send: Send, reader: Reader, start: int, end: int, gone: asyncio.Task[None] | None, *, more: bool = False
 ) -> tuple[int, str | None]:
     position = start
     loop = asyncio.get_running_loop()
@@ -238,7 +306,7 @@ async def _send_pieces(
         try:
             # a reader that takes nothing any more must not keep the file open for ever
             async with asyncio.timeout_at(loop.time() + PATIENCE):
-                await send({"type": "http.response.body", "body": piece, "more_body": not last})
+                await send({"type": "http.response.body", "body": piece, "more_body": more or not last})
         except TimeoutError:
             return position - start, f"the reader took nothing for {PATIENCE:.0f} s"
         position += len(piece)

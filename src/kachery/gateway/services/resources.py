@@ -1,6 +1,6 @@
-"""Resources: programs next to the data that upload a file when a client asks for it.
+"""Resources: programs next to the data that bring a file when somebody asks for it.
 
-The gateway only knows under which name and address each is reached.
+A zone knows its resources by name. One without an address connects to this gateway's own relay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy import delete, insert, select
 from ... import names
 from ...errors import Conflict, InvalidInput
 from ..models import resources
-from . import accounts, zones
+from . import accounts, identity, zones
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource of a zone; `created` in milliseconds since the epoch."""
+    """A resource of a zone: its proxy's address, empty for this gateway; `created` in milliseconds since the epoch."""
 
     zone: str
     name: str
@@ -53,7 +53,7 @@ def add(connection: Connection, zone: str, name: str, owner: str, proxy_url: str
     """
     names.component(name, "resource name")
     parts = urlsplit(proxy_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if proxy_url and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise InvalidInput(
             f"not the address of a resource proxy: {proxy_url!r}", hint="as in https://proxy.example.org"
         )
@@ -63,6 +63,24 @@ def add(connection: Connection, zone: str, name: str, owner: str, proxy_url: str
         raise Conflict(f"zone {zone!r} has a resource {name!r} already")
     connection.execute(insert(resources).values(zone=zone, name=name, owner=owner, proxy_url=proxy_url, created=now))
     return Resource(zone, name, owner, proxy_url, now)
+
+
+def sharer(connection: Connection, zone: str, name: str, caller: identity.Caller, now: int) -> str | None:
+    """Who runs a resource that a client wants to connect, when the client's owner may do so.
+
+    The zone's administrators may, under any name, which becomes known; and the resource's own owner.
+
+    Returns:
+        The owner; `None` if they may not.
+    """
+    if caller.user is None:
+        return None
+    known = find(connection, zone, name)
+    if known is not None and known.owner == caller.user:
+        return known.owner
+    if not zones.rights_of(connection, zones.find(connection, zone), caller.user).admin:
+        return None
+    return known.owner if known is not None else add(connection, zone, name, caller.user, "", now).owner
 
 
 def remove(connection: Connection, zone: str, name: str) -> bool:

@@ -40,6 +40,7 @@ _COLUMNS = (
     zones.c.directory,
     zones.c.allow_public_download,
     zones.c.allow_public_upload,
+    zones.c.keep_on_demand,
 )
 
 _FIND = PreparedLookup(select(*_COLUMNS).where(zones.c.name == bindparam("name")))
@@ -60,7 +61,7 @@ _RIGHTS = PreparedLookup(
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """One zone's settings."""
+    """One zone's settings. `keep_on_demand`: what resources bring stays in the bucket."""
 
     name: str
     owner: str
@@ -68,6 +69,7 @@ class Zone:
     directory: str
     public_download: bool
     public_upload: bool
+    keep_on_demand: bool
 
     def key(self, sha1: str) -> str:
         """The key of a file's object in the zone's bucket."""
@@ -121,7 +123,16 @@ def list_all(connection: Connection) -> list[Zone]:
     return [_zone(*row) for row in connection.execute(select(*_COLUMNS).order_by(zones.c.name))]
 
 
-def create(connection: Connection, name: str, owner: str, now: int, *, private: bool, public_upload: bool) -> Zone:
+def create(
+    connection: Connection,
+    name: str,
+    owner: str,
+    now: int,
+    *,
+    private: bool,
+    public_upload: bool,
+    keep_on_demand: bool = True,
+) -> Zone:
     """Make a zone.
 
     Raises:
@@ -140,6 +151,7 @@ def create(connection: Connection, name: str, owner: str, now: int, *, private: 
             directory="" if name == "default" else f"zones/{name}",
             allow_public_download=int(not private),
             allow_public_upload=int(public_upload),
+            keep_on_demand=int(keep_on_demand),
             created=now,
         )
     )
@@ -154,6 +166,12 @@ def set_public(connection: Connection, name: str, *, download: bool, upload: boo
         .where(zones.c.name == name)
         .values(allow_public_download=int(download), allow_public_upload=int(upload))
     )
+
+
+def set_keeping(connection: Connection, name: str, *, keep: bool) -> None:
+    """Say whether what resources bring stays in the zone's bucket."""
+    require(connection, name)
+    connection.execute(update(zones).where(zones.c.name == name).values(keep_on_demand=int(keep)))
 
 
 def grant(connection: Connection, name: str, user: str, rights: Iterable[str], *, granted: bool = True) -> Rights:
@@ -239,8 +257,10 @@ def sizes(connection: Connection) -> dict[str, tuple[int, int]]:
     return {str(zone): (int(count), int(size)) for zone, count, size in rows}
 
 
-def _zone(name: str, owner: str, bucket: str, directory: str, public_download: object, public_upload: object) -> Zone:
-    return Zone(name, owner, bucket, directory, public_download == 1, public_upload == 1)
+def _zone(
+    name: str, owner: str, bucket: str, directory: str, public_download: object, public_upload: object, keep: object
+) -> Zone:
+    return Zone(name, owner, bucket, directory, public_download == 1, public_upload == 1, keep == 1)
 
 
 def _member_rights(row: Row[tuple[object, ...]]) -> Rights:

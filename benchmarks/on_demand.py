@@ -1,0 +1,93 @@
+"""Lines about files that only a lab's machine has: they come through the relay when somebody asks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from measure import Sample, run
+from nginx import CONFIGURATIONS
+from report import Contender, Goal, Line
+from rigs.lab import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lines import Bench
+    from rigs.release import Release
+
+WORKER = Path(__file__).with_name("worker.py")
+MIB = 1 << 20
+RESOURCE = "bench-lab"
+
+
+def on_demand(bench: Bench) -> Line:
+    """Load a large file that only the lab's machine has."""
+    bench.random_file("served/large", bench.size)
+    copy = bench.scratch / "copy"
+    proxied = f"curl -o, reverse proxy, {next(iter(CONFIGURATIONS))}"
+    return Line(
+        "on-demand",
+        f"Load {bench.size // MIB} MiB that are linked on another machine, through the relay",
+        bench.size / MIB,
+        "MiB",
+        [
+            Contender("kachery", _loading(bench, bench.ours, bench.size)),
+            Contender(bench.upstream_name, _loading(bench, bench.upstream, bench.size)),
+            Contender(proxied, bench.program("curl", "-sSf", "-o", str(copy), f"{bench.proxy}/large", fresh=copy)),
+        ],
+        [Goal("kachery", "wall", 150 / 400, proxied)],
+    )
+
+
+def on_demand_small(bench: Bench) -> Line:
+    """Load a file of 10 MB, where most of the time is waiting."""
+    size = min(10_000_000, bench.size)
+    return Line(
+        "on-demand-small",
+        f"Load {size / 1e6:.0f} MB that are linked on another machine, through the relay",
+        size / MIB,
+        "MiB",
+        [
+            Contender("kachery", _loading(bench, bench.ours, size)),
+            Contender(f"{bench.upstream_name}, asks and polls", _loading(bench, bench.upstream, size)),
+        ],
+        [],
+    )
+
+
+def on_demand_range(bench: Bench) -> Line:
+    """Read a little out of a large file that only the lab's machine has."""
+    return Line(
+        "on-demand-range",
+        f"First 1 MiB out of {bench.size // MIB} MiB that are linked on another machine",
+        0,
+        "MiB",
+        [
+            Contender("kachery.open", _loading(bench, bench.ours, bench.size, "read_range", "0", str(MIB))),
+            Contender("kachery.load_file", _loading(bench, bench.ours, bench.size)),
+        ],
+        [Goal("kachery.open", "wall", 10.0, "kachery.load_file")],
+    )
+
+
+def _loading(
+    bench: Bench, release: Release, size: int, operation: str = "download", *more: str
+) -> Callable[[], Sample]:
+    """A sample of loading a file that was linked a moment ago, and that nobody has loaded yet."""
+
+    def measure() -> Sample:
+        gateway = bench.gateway
+        path = bench.random_file("lab/fresh", size)
+        client = bench.client(release)
+        with Lab(bench.scratch / "lab", gateway.url, zone=gateway.zone, name=RESOURCE) as lab:
+            client.environment["KACHERY_RESOURCE_URL"] = lab.url
+            command = [str(release.python), str(WORKER), operation, bench.tiny(), lab.link(path), *more]
+            try:
+                return run(command, client.variables(), reports=True)
+            finally:
+                shutil.rmtree(client.directory)
+                path.unlink()
+
+    return measure

@@ -1,0 +1,46 @@
+"""`kachery relay`: upstream's resource proxy alone, without a gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from . import output
+
+
+def relay(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - as upstream's
+    port: Annotated[int, typer.Option(help="TCP port; 0 chooses a free one.", envvar="PORT", min=0, max=65535)] = 3030,
+    bus: Annotated[
+        Path | None,
+        typer.Option(help="Directory shared by several relays of this machine, which then act as one.", metavar="DIR"),
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run a resource proxy alone, until Ctrl-C.
+
+    It is for daemons and clients of upstream's protocol. Resources that know the secret in the environment variable
+    PROXY_SECRET connect to it. It keeps nothing, and anybody who knows a resource's name may ask; a gateway
+    (`kachery up`) has a relay that knows who may. One line `ready http://HOST:PORT` is written once it answers.
+    """
+    import os
+
+    from ..errors import InvalidInput, NotConfigured
+    from ..gateway import logs, server
+    from ..gateway.relay.bus import DirectoryBus
+    from ..gateway.relay_alone import RelayAlone
+
+    if log_level not in logs.LEVELS:
+        raise InvalidInput(f"unknown log level {log_level!r}", hint="one of " + ", ".join(logs.LEVELS))
+    secret = os.environ.get("PROXY_SECRET")
+    if not secret:
+        raise NotConfigured(
+            "Environment variable not set: PROXY_SECRET",
+            hint="choose a long random text, and give it to the people who share files",
+        )
+    listener = server.listen(host, port)
+    log = logs.make_log(log_level)
+    application = RelayAlone(secret, log, DirectoryBus(bus.expanduser().absolute()) if bus is not None else None)
+    server.run(application, listener, log, lambda url: output.data(f"ready {url}"))
