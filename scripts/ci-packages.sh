@@ -14,6 +14,8 @@ need ip iproute2
 need make make
 need nginx nginx-light
 need python3.11 python3.11
+# some tests run programs as other users, who may not enter the home of whoever installed another interpreter
+[[ -x /usr/bin/python3.11 ]] || missing+=(python3.11)
 # Debian keeps the module that makes environments in a package of its own
 python3.11 -c 'import ensurepip' 2>/dev/null || missing+=(python3.11-venv)
 

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import kachery
 from kachery import http
 from kachery.errors import NotAllowed, StorageFull
 from kachery.store import Store, keys
+from rigs import everybody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,7 +184,14 @@ def test_a_source_that_may_not_be_read(small_disk: Path) -> None:
     (small_disk / "closed").mkdir(mode=0o700)
     (small_disk / "closed" / "file").write_bytes(b"x")
     paths = [str(small_disk / "secret"), str(small_disk / "closed" / "file")]
+    python, variables = everybody.python()
     subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, *paths], user=65534, group=65534, extra_groups=[], cwd="/", check=True
+        [python, "-c", AS_NOBODY, *paths],
+        env={**os.environ, **variables},
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd="/",
+        check=True,
     )
     assert hashlib.sha1(b"secret").hexdigest() not in {path.name for path in everything(small_disk)}

@@ -6,12 +6,13 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from rigs import everybody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +43,11 @@ class Place:
 
     def run(self, *arguments: str, nobody: bool = True) -> subprocess.CompletedProcess[str]:
         other = nobody and os.geteuid() == 0
+        python, variables = everybody.python()
+        own = {"PATH": os.defpath, "HOME": str(self.top), "KACHERY_CLOUD_DIR": str(self.store), "LANG": "C.UTF-8"}
         return subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            env={"PATH": os.defpath, "HOME": str(self.top), "KACHERY_CLOUD_DIR": str(self.store), "LANG": "C.UTF-8"},
+            [python, "-c", PROGRAM, *arguments],
+            env={**own, **variables},
             cwd=self.top,
             user=NOBODY if other else None,
             group=NOBODY if other else None,

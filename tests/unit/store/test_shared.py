@@ -7,12 +7,13 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from rigs import everybody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ GROUP, ANNA, BORIS, STRANGER = 54_100, 54_101, 54_102, 54_103
 LARGE = b"large\n" * 200_000
 BEGIN = """
 from kachery.store import Store, keys
+from rigs import everybody
 LARGE = b"large\\n" * 200_000
 """
 
@@ -52,14 +54,16 @@ class Lab:
         self.store.chmod(mode)
 
     def run(self, user: int, code: str, umask: int = 0o022) -> str:
+        python, paths = everybody.python()
         variables = {
+            **paths,
             "PATH": os.defpath,
             "HOME": str(self.top / str(user)),
             "KACHERY_CLOUD_DIR": str(self.store),
             **self.variables,
         }
         done = subprocess.run(
-            [sys.executable, "-c", f"{BEGIN}\n{code}"],
+            [python, "-c", f"{BEGIN}\n{code}"],
             env=variables,
             cwd="/",
             user=user,
