@@ -33,7 +33,7 @@ SIZE = 12 * MIB + 345
 # what the settings of a large file look like when it is not so large
 SMALLER = (
     "from kachery import files, zone\n"
-    "files.IN_PARTS_ABOVE = zone.IN_PARTS_ABOVE = 1 << 20\n"
+    "files.storing.IN_PARTS_ABOVE = zone.IN_PARTS_ABOVE = 1 << 20\n"
     "zone.sending.PART = 1 << 20\n"
 )
 
@@ -52,7 +52,7 @@ def gateway(running: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     monkeypatch.setenv("KACHERY_ZONE", OPEN)
     monkeypatch.setenv("KACHERY_TIMEOUT", "20")
     monkeypatch.setattr("kachery.zone.IN_PARTS_ABOVE", MIB)
-    monkeypatch.setattr(files, "IN_PARTS_ABOVE", MIB)
+    monkeypatch.setattr(files.storing, "IN_PARTS_ABOVE", MIB)
     monkeypatch.setattr(sending, "PART", MIB)
     running.admin("client", "add", keys.load_or_create().client_id, "--owner", "ada", "--zone", OPEN)
     return running

@@ -59,8 +59,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KACHERY_TIMEOUT", "0.5")
     monkeypatch.setattr(http, "pause", lambda *_: None)
     monkeypatch.setattr(gateway_calls, "_ahead", {})
-    monkeypatch.setattr(files, "_RESOURCE_PAUSE", 0.01)
-    monkeypatch.setattr(files, "_RESOURCE_NEWS", 0.1)
+    monkeypatch.setattr(files.loading, "_RESOURCE_PAUSE", 0.01)
+    monkeypatch.setattr(files.loading, "_RESOURCE_NEWS", 0.1)
 
 
 @pytest.fixture
@@ -455,7 +455,7 @@ def test_a_resource_that_does_not(
 
 
 def test_a_resource_without_progress_is_given_up(resource: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_RESOURCE_PATIENCE", 0.1)
+    monkeypatch.setattr(files.loading, "_RESOURCE_PATIENCE", 0.1)
     answer = {"type": "fileUpload", "status": {"status": "queued"}}
     resource.behave = lambda exchange: exchange.json(200, answer)
     with pytest.raises(TimedOut, match="without progress"):

@@ -273,7 +273,7 @@ def test_info(rig: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_resource_brings_what_the_zone_lacks(rig: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KACHERY_RESOURCE_URL", f"{rig.url}/r/rig")
-    monkeypatch.setattr(files, "_RESOURCE_PAUSE", 0.01)
+    monkeypatch.setattr(files.loading, "_RESOURCE_PAUSE", 0.01)
     rig.resource = [{"status": "queued", "size": 13}, {"status": "running", "size": 13, "bytesUploaded": 5}]
 
     class Brings(list[dict[str, Any]]):
@@ -302,8 +302,8 @@ def test_a_resource_that_cannot(
 def test_a_resource_that_never_gets_anywhere(rig: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     # D-57
     monkeypatch.setenv("KACHERY_RESOURCE_URL", f"{rig.url}/r/rig")
-    monkeypatch.setattr(files, "_RESOURCE_PAUSE", 0.01)
-    monkeypatch.setattr(files, "_RESOURCE_PATIENCE", 0.1)
+    monkeypatch.setattr(files.loading, "_RESOURCE_PAUSE", 0.01)
+    monkeypatch.setattr(files.loading, "_RESOURCE_PATIENCE", 0.1)
     rig.resource = [{"status": "queued"}]
 
     assert kc.load_file(URI) is None

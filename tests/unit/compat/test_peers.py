@@ -97,7 +97,7 @@ def test_a_resource_that_says_nothing(
     from kachery.zone import resource
 
     monkeypatch.setattr(resource, "_MARGIN", 0.1)
-    monkeypatch.setattr(files, "_RESOURCE_NEWS", 0.1)
+    monkeypatch.setattr(files.loading, "_RESOURCE_NEWS", 0.1)
     monkeypatch.setenv("KACHERY_RESOURCE_URL", f"{silence}/r/rig")
 
     assert kc.load_file(URI) is None

@@ -1,4 +1,4 @@
-"""The story of a file: where may it be, and where should it go?
+"""Where may a file be?
 
 A file by its content is looked for in this order; the first that has it delivers it, and what it delivers is verified:
 
@@ -17,15 +17,13 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import digest, progress, reading, settings, uri, web
-from .errors import (
+from .. import digest, progress, reading, settings, uri, web
+from ..errors import (
     InvalidInput,
     KacheryError,
     NotConfigured,
@@ -37,17 +35,17 @@ from .errors import (
     WrongContent,
     explaining,
 )
-from .progress import Silent
-from .store import Found, Store, keys, plain
-from .store.hashing import copy_and_digest, copy_some, open_source, require_unchanged
-from .store.layout import random_letters, remove_if_there, write_all
-from .zone import IN_PARTS_ABOVE, Absent, RemoteFile, Zone
-from .zone.resource import request_file
+from ..progress import Silent
+from ..store import Found, Store
+from ..store.hashing import copy_and_digest, copy_some, open_source
+from ..store.layout import random_letters, remove_if_there
+from ..zone import Absent, RemoteFile, Zone
+from ..zone.resource import request_file
+from .opening import open_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -62,29 +60,6 @@ _RESOURCE_PAUSE = 2.0
 _COPY_STEP = 8 * 1024 * 1024
 
 _LOOK_AGAIN = "check the URI, and that this is the zone or machine where it was stored"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What was stored.
-
-    Attributes:
-        hash: Its SHA-1.
-        size: In bytes.
-        zone: The zone that has it now; `None` when only this machine does.
-        prefix: What its URI begins with, when `KACHERY_STORE_FILE_DIR` and `…_PREFIX` took it elsewhere.
-    """
-
-    hash: str
-    size: int
-    zone: str | None = None
-    prefix: str | None = None
-
-    def uri(self, name: str) -> str:
-        """The URI of the content under a name for people; without one when that is empty."""
-        if self.prefix is not None:
-            return uri.prefixed_uri(self.prefix, self.hash, name or None)
-        return uri.named_uri(self.hash, name)
 
 
 @dataclass(frozen=True)
@@ -110,191 +85,6 @@ class FileInfo:
     zone: str | None
     reply: dict[str, Any]
     problems: tuple[str, ...]
-
-
-def open_zone(name: str | None = None) -> Zone:
-    """The zone of a name, or of the settings, seen by this machine's client.
-
-    Raises:
-        NotConfigured: If no gateway is known.
-    """
-    return Zone(name, keys=keys.load())
-
-
-# --- storing
-
-
-def store_file(
-    path: str | os.PathLike[str],
-    *,
-    zone: str | None = None,
-    local: bool = False,
-    keep: bool = False,
-    label: str | None = None,
-) -> Stored:
-    """Store a file in a zone, or on this machine.
-
-    Args:
-        path: The file; it is only read.
-        zone: The zone; by default that of the settings.
-        local: Store it on this machine only.
-        keep: Store it on this machine as well.
-        label: What the progress bar calls it.
-
-    Raises:
-        NotFound, NotAllowed, InvalidInput: If it cannot be read.
-        SourceChanged: If it changes meanwhile.
-        NotConfigured, NotRegistered, NotAllowed, Unreachable: If the zone does not take it.
-        StorageFull: If there is no room.
-    """
-    path = os.fsdecode(path)
-    plain_directory = settings.store_file_dir()
-    if not local and plain_directory is not None:
-        hash_, size = plain.add_file(plain_directory, path)
-        return Stored(hash_, size, prefix=settings.store_file_prefix())
-    store = Store()
-    if local:
-        hash_, size = store.add_file(path, label=label)
-        return Stored(hash_, size)
-    target = open_zone(zone)
-    target.require_keys()
-    name = label or os.path.basename(os.fspath(path))
-    if keep:
-        hash_, size = store.add_file(path, label=label)
-        found = store.find(hash_)
-        if found is None:
-            raise WrongContent(f"the copy of {path} just stored cannot be found again", hint="run `kachery verify`")
-        path = found.path
-    else:
-        sent = _send_while_hashing(store, target, os.path.abspath(path), name)
-        if sent is not None:
-            return sent
-        with progress.bar(_size_of(path), f"Hashing {name}") as told:
-            hash_, size = store.hash_file(path, told)
-    _upload(target, os.path.abspath(path), hash_, size, name)
-    return Stored(hash_, size, zone=target.name)
-
-
-def _send_while_hashing(store: Store, target: Zone, path: str, name: str) -> Stored | None:
-    """Send a large file that was never hashed, and hash it meanwhile; `None` when it must be hashed first."""
-    size = _size_of(path)
-    if size is None or size <= IN_PARTS_ABOVE or store.recall_hash(path) is not None:
-        return None
-    begun = target.begin_upload(size)
-    if begun is None:
-        return None
-
-    def hash_and_name() -> str:
-        try:
-            hash_, _ = store.hash_file(path)
-            begun.name(hash_)
-        except BaseException:
-            begun.cancel()
-            raise
-        return hash_
-
-    fd, before = open_source(path)
-    try:
-        with ThreadPoolExecutor(1, "kachery-hash") as pool, progress.bar(size, f"Uploading {name}") as told:
-            hashing = pool.submit(hash_and_name)
-            complete = begun.send(fd, told)
-            hash_ = hashing.result()
-        if complete:
-            try:
-                begun.finish(hash_)
-            except WrongContent:
-                require_unchanged(fd, before, path)
-                # it did not change, so something on the way altered it: send it again, under its hash
-                return None
-    finally:
-        os.close(fd)
-    return Stored(hash_, size, zone=target.name)
-
-
-def _upload(target: Zone, path: str, hash_: str, size: int, name: str) -> None:
-    fd, before = open_source(path)
-    try:
-        for last in (False, True):
-            try:
-                with progress.bar(size, f"Uploading {name}") as told:
-                    target.upload(fd, hash_, size, told)
-                    return
-            except WrongContent:
-                require_unchanged(fd, before, path)
-                # it did not change, so something on the way altered it; a second time is no accident
-                if last:
-                    raise
-    finally:
-        os.close(fd)
-
-
-def store_bytes(
-    data: bytes, *, zone: str | None = None, local: bool = False, keep: bool = False, label: str | None = None
-) -> Stored:
-    """Store some bytes as a file; arguments and errors as for `store_file`."""
-    plain_directory = settings.store_file_dir()
-    if not local and plain_directory is not None:
-        return Stored(plain.add_bytes(plain_directory, data), len(data), prefix=settings.store_file_prefix())
-    if local:
-        return Stored(Store().add_bytes(data), len(data))
-    target = open_zone(zone)
-    target.require_keys()
-    hash_ = Store().add_bytes(data) if keep else digest.of_bytes(data)
-    with _descriptor(data) as fd, progress.bar(len(data), f"Uploading {label or 'data'}") as told:
-        target.upload(fd, hash_, len(data), told)
-    return Stored(hash_, len(data), zone=target.name)
-
-
-def store_stream(
-    stream: BinaryIO, *, zone: str | None = None, local: bool = False, keep: bool = False, label: str | None = None
-) -> Stored:
-    """Store what a stream gives until its end; other arguments and errors as for `store_file`.
-
-    All of it goes into a private file first: a zone must know the hash and the size before it takes anything.
-    """
-    plain_directory = None if local else settings.store_file_dir()
-    target = None if local or plain_directory is not None else open_zone(zone)
-    if target is not None:
-        target.require_keys()
-    name = label or "data"
-    with Store().incoming() as incoming:
-        with progress.bar(None, f"Reading {name}") as told:
-            hash_, size = _spool(stream, incoming.fd, incoming.path, told)
-        if plain_directory is not None:
-            plain.add_file(plain_directory, incoming.path, label=name)
-            return Stored(hash_, size, prefix=settings.store_file_prefix())
-        if target is not None:
-            with progress.bar(size, f"Uploading {name}") as told:
-                target.upload(incoming.fd, hash_, size, told)
-        if local or keep:
-            incoming.publish(hash_)
-    return Stored(hash_, size, zone=target.name if target else None)
-
-
-def link_file(path: str | os.PathLike[str]) -> Stored:
-    """Make a file findable by its hash where it lies, on this machine.
-
-    Raises:
-        NotFound, NotAllowed, InvalidInput: If it cannot be read.
-        SourceChanged: If it changes meanwhile.
-    """
-    hash_, size = Store().link(path)
-    return Stored(hash_, size)
-
-
-def delete_file(text: str, *, zone: str | None = None) -> None:
-    """Remove a file from a zone, as one of its administrators.
-
-    Raises:
-        InvalidURI: If the URI does not name a file by its SHA-1.
-        NotAllowed, NotFound, Unreachable: What the gateway said.
-    """
-    reference = uri.parse_file(text)
-    _require_sha1(reference)
-    open_zone(zone or reference.zone).delete(reference.hash)
-
-
-# --- loading
 
 
 def load_file(
@@ -437,9 +227,6 @@ def file_info(text: str, *, zone: str | None = None) -> FileInfo:
         found.reply if found else {},
         tuple(problems),
     )
-
-
-# --- how
 
 
 def _find_local(reference: uri.FileRef, problems: list[str]) -> Found | None:
@@ -638,29 +425,6 @@ def _slice(file: BinaryIO, size: int, start: int | None, end: int | None) -> byt
     return file.read(last - first)
 
 
-def _spool(stream: BinaryIO, fd: int, path: str, told: Progress) -> tuple[str, int]:
-    found, size = digest.new("sha1"), 0
-    while True:
-        with explaining("read", "the stream"):
-            data = stream.read(_SMALL)
-        if not data:
-            return found.hexdigest(), size
-        found.update(data)
-        with explaining("write to", path):
-            write_all(fd, data)
-        size += len(data)
-        told.advance(len(data))
-
-
-@contextmanager
-def _descriptor(data: bytes) -> Iterator[int]:
-    with tempfile.TemporaryFile() as file:
-        with explaining("write to", tempfile.gettempdir()):
-            file.write(data)
-            file.flush()
-        yield file.fileno()
-
-
 @contextmanager
 def _explained(reference: uri.FileRef, problems: list[str]) -> Iterator[None]:
     try:
@@ -677,19 +441,6 @@ def _failure(
     if failure is not None:
         return type(failure)(f"{reference} could not be loaded: {reasons}", hint=failure.hint)
     return NotFound(message, hint=hint or _LOOK_AGAIN)
-
-
-def _require_sha1(reference: uri.FileRef) -> None:
-    if reference.algorithm != "sha1":
-        raise NotSupported(f"zones know files by their SHA-1, not by {reference.algorithm}")
-
-
-def _size_of(path: str | os.PathLike[str]) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):
-        # whoever opens the file says what is wrong with it
-        return None
 
 
 def _not_supported(reference: uri.Reference, text: str) -> KacheryError:
