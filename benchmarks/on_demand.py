@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measure import Sample, run
 from nginx import CONFIGURATIONS
 from report import Contender, Goal, Line
-from rigs.lab import Lab
+from rigs.lab import SECRET, Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from rigs.release import Release
 
 WORKER = Path(__file__).with_name("worker.py")
+UPSTREAM_RESOURCE = Path(__file__).with_name("upstream_resource.py")
 MIB = 1 << 20
 RESOURCE = "bench-lab"
 
@@ -51,9 +55,10 @@ def on_demand_small(bench: Bench) -> Line:
         "MiB",
         [
             Contender("kachery", _loading(bench, bench.ours, size)),
-            Contender(f"{bench.upstream_name}, asks and polls", _loading(bench, bench.upstream, size)),
+            Contender(f"{bench.upstream_name}", _loading(bench, bench.upstream, size)),
+            Contender(f"{bench.upstream_name} at both ends", _loading_as_upstream(bench, size)),
         ],
-        [],
+        [Goal("kachery", "wall", 3.0, f"{bench.upstream_name} at both ends")],
     )
 
 
@@ -70,6 +75,34 @@ def on_demand_range(bench: Bench) -> Line:
         ],
         [Goal("kachery.open", "wall", 10.0, "kachery.load_file")],
     )
+
+
+def _loading_as_upstream(bench: Bench, size: int) -> Callable[[], Sample]:
+    """A sample of upstream's way: ask, let the lab's released client upload the file, ask again, download it."""
+
+    def measure() -> Sample:
+        gateway = bench.gateway
+        path = bench.random_file("lab/fresh", size)
+        with path.open("rb") as file:
+            sha1 = hashlib.file_digest(file, "sha1").hexdigest()
+        client, lab = bench.client(bench.upstream), bench.client(bench.upstream)
+        client.environment["KACHERY_RESOURCE_URL"] = f"{gateway.url}/r/{RESOURCE}"
+        store = str(bench.upstream.python.with_name("kachery-cloud-store"))
+        serving = [sys.executable, str(UPSTREAM_RESOURCE), gateway.url, RESOURCE, gateway.zone, SECRET, str(path), sha1]
+        daemon = subprocess.Popen([*serving, store], env=lab.variables(), stdout=subprocess.PIPE, text=True)
+        try:
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline() == "ready\n"
+            command = [str(bench.upstream.python), str(WORKER), "download", bench.tiny(), f"sha1://{sha1}"]
+            return run(command, client.variables(), reports=True)
+        finally:
+            daemon.kill()
+            daemon.wait()
+            shutil.rmtree(client.directory)
+            shutil.rmtree(lab.directory)
+            path.unlink()
+
+    return measure
 
 
 def _loading(

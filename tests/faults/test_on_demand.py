@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from kachery import http
+from kachery.zone import RemoteFile, Zone
 from rigs.gateway import OPEN, START, Gateway
 from rigs.lab import SECRET, Lab
 
@@ -292,6 +295,19 @@ def test_many_who_ask_for_one_file_cost_one_read(gateway: Gateway, lab: Lab, tmp
     assert [end(process)[0] for process in loading] == [0] * 10
     # what the daemon read, verification included, is about the file, not ten times the file
     assert _read_by(lab.pid) - before < 3 * 20_000_000
+
+
+def test_a_hundred_at_once_cost_one_read(gateway: Gateway, lab: Lab) -> None:
+    content = os.urandom(5_000_000)
+    uri = lab.link(lab.file("wanted.dat", content))
+    found = Zone(OPEN, gateway.url).request_file(uri[7:])
+    assert isinstance(found, RemoteFile)
+    before = _read_by(lab.pid)
+    with ThreadPoolExecutor(100) as readers:
+        replies = list(readers.map(lambda _: http.exchange("GET", found.url), range(100)))
+    assert {reply.status for reply in replies} == {200}
+    assert {reply.body for reply in replies} == {content}
+    assert _read_by(lab.pid) - before < 3 * len(content)
 
 
 def _read_by(pid: int) -> int:
