@@ -90,8 +90,16 @@ class Bench:
             self._identities[release.version] = directory
         return self._identities[release.version]
 
-    def worker(self, release: Release, operation: str, *arguments: str) -> Callable[[], Sample]:
-        """A sample of an operation by a client whose store directory is empty, and removed afterwards."""
+    def worker(self, release: Release, operation: str, *arguments: str, keep: bool = False) -> Callable[[], Sample]:
+        """A sample of an operation by a client whose store directory is empty.
+
+        Args:
+            release: The client.
+            operation: What it does, in `worker.py`.
+            arguments: With what.
+            keep: Leave the directory until the end, instead of removing it. ext4 goes round every inode that was
+                freed in the last half minute, so that whoever comes after a removal of many files pays for it.
+        """
 
         def measure() -> Sample:
             client = self.client(release)
@@ -99,7 +107,8 @@ class Bench:
                 command = [str(release.python), str(WORKER), operation, *arguments]
                 return run(command, client.variables(), reports=True)
             finally:
-                shutil.rmtree(client.directory)
+                if not keep:
+                    shutil.rmtree(client.directory)
 
         return measure
 
@@ -184,9 +193,11 @@ def small_local(bench: Bench) -> Line:
         bench.files,
         "files",
         [
-            Contender("kachery", bench.worker(bench.ours, "store_and_load_local", str(directory))),
-            Contender(bench.upstream_name, bench.worker(bench.upstream, "store_and_load_local", str(directory))),
-            Contender("the layout alone", bench.worker(bench.ours, "file_system_alone", str(directory))),
+            Contender("kachery", bench.worker(bench.ours, "store_and_load_local", str(directory), keep=True)),
+            Contender(
+                bench.upstream_name, bench.worker(bench.upstream, "store_and_load_local", str(directory), keep=True)
+            ),
+            Contender("the layout alone", bench.worker(bench.ours, "file_system_alone", str(directory), keep=True)),
         ],
         [Goal("kachery", "cpu", 2.0, bench.upstream_name)],
     )
@@ -276,8 +287,8 @@ def small_download(bench: Bench) -> Line:
         bench.transfers,
         "files",
         [
-            Contender("kachery", bench.worker(bench.ours, "download", bench.tiny(), *uris)),
-            Contender(bench.upstream_name, bench.worker(bench.upstream, "download", bench.tiny(), *uris)),
+            Contender("kachery", bench.worker(bench.ours, "download", bench.tiny(), *uris, keep=True)),
+            Contender(bench.upstream_name, bench.worker(bench.upstream, "download", bench.tiny(), *uris, keep=True)),
         ],
         [Goal("kachery", "wall", 5.0, bench.upstream_name)],
     )
