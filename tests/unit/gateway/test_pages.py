@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import unescape
 from typing import Any
@@ -174,6 +175,21 @@ def test_passwords_cannot_be_tried_for_ever(browser: Browser, monkeypatch: pytes
     moment = time.monotonic() + 301
     monkeypatch.setattr(visitor.time, "monotonic", lambda: moment)
     assert browser.sign_in("alice").status == 200
+
+
+def test_passwords_cannot_be_tried_all_at_once(browser: Browser) -> None:
+    page = browser.get("/signin")
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text))
+    body = urlencode({**fields, "user": "alice", "password": "wrong password"}).encode()
+    given = {
+        "content-type": "application/x-www-form-urlencoded",
+        "origin": BASE,
+        "cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items()),
+    }
+    with ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(lambda _: browser.driver.request("POST", f"{BASE}/signin", body, given), range(20)))
+
+    assert sorted(reply.status for reply in replies) == [403] * 5 + [429] * 15
 
 
 def test_passwords_are_stored_hashed(driver: Driver, browser: Browser) -> None:

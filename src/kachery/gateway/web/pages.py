@@ -161,15 +161,16 @@ class Pages:
         form = await self._door.read_form(request, visitor)
         name, password = form.get("user", "")[:200], form.get("password", "")
         target = local_path(form.get("next", "/"))
-        self._attempts.require_patience(name, visitor.address)
         stored = await self._gateway.database.read(accounts.password_hash_of, name)
+        # each attempt counts before it is tried: those that come at once would all find that none has failed yet
+        self._attempts.begin(name, visitor.address)
         async with self._checks:
             right = await asyncio.to_thread(accounts.check_password, password, stored)
         if not right:
-            self._attempts.failed(name, visitor.address)
             self._gateway.log.warning("signin_failed", user=name, address=visitor.address)
             problem = "This name and this password do not belong together."
             return self._render(visitor, "signin.html", 403, title="Sign in", next=target, problem=problem, name=name)
+        self._attempts.succeeded(name, visitor.address)
         token = await self._gateway.database.write(accounts.open_session, name, now())
         self._gateway.log.info("signed_in", user=name, address=visitor.address)
         response = self._redirect(target)

@@ -145,33 +145,35 @@ def set_form_cookie(response: Response, visitor: Visitor) -> None:
 
 
 class Attempts:
-    """Failed attempts to sign in, so that nobody can try all passwords."""
+    """Attempts to sign in that have failed, or have not succeeded yet, so that nobody can try all passwords."""
 
     def __init__(self) -> None:
-        self._failures: dict[tuple[str, str], list[float]] = {}
+        self._attempts: dict[tuple[str, str], list[float]] = {}
 
-    def require_patience(self, name: str, address: str) -> None:
-        """Refuse an attempt that comes after too many failures.
+    def begin(self, name: str, address: str) -> None:
+        """Take note of an attempt, or refuse it when too many came before it.
 
         Raises:
-            NotAllowed: If it does; the hint says how long to wait.
+            NotAllowed: If it is refused; the hint says how long to wait.
         """
         for key, limit in (((name, address), _FOR_NAME_AND_ADDRESS), (("", address), _FOR_ADDRESS)):
             recent = self._recent(key)
             if len(recent) >= limit:
                 wait = int(recent[0] + _WINDOW - time.monotonic()) + 1
                 raise TooManyAttempts("too many failed attempts to sign in", hint=f"try again in {wait} s")
-
-    def failed(self, name: str, address: str) -> None:
-        """Take note of a failure."""
-        if len(self._failures) >= _MOST_REMEMBERED:
-            self._failures = {key: times for key in list(self._failures) if (times := self._recent(key))}
+        if len(self._attempts) >= _MOST_REMEMBERED:
+            self._attempts = {key: times for key in list(self._attempts) if (times := self._recent(key))}
         for key in ((name, address), ("", address)):
-            self._failures[key] = [*self._recent(key), time.monotonic()]
+            self._attempts[key] = [*self._recent(key), time.monotonic()]
+
+    def succeeded(self, name: str, address: str) -> None:
+        """Forget the last attempt, which was right."""
+        for key in ((name, address), ("", address)):
+            self._attempts[key] = self._recent(key)[:-1]
 
     def _recent(self, key: tuple[str, str]) -> list[float]:
         limit = time.monotonic() - _WINDOW
-        return [moment for moment in self._failures.get(key, []) if moment > limit]
+        return [moment for moment in self._attempts.get(key, []) if moment > limit]
 
 
 class TooManyAttempts(NotAllowed):
