@@ -17,7 +17,8 @@ from .dialects.on_demand import SOCKET_PATH
 from .dialects.resource_proxy import ResourceProxy
 from .dialects.transfer import Transfers
 from .http import send_text
-from .services import usage, zones
+from .receiving import now
+from .services import resources, usage, zones
 from .web.pages import Pages
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Application:
         self._native = NativeDialect(gateway)
         self._pages = Pages(gateway)
         self._proxy = ResourceProxy(
-            gateway.registry, gateway.waiting, gateway.proxy_secret, self._is_public, gateway.log
+            gateway.registry, gateway.waiting, gateway.proxy_secret, self._is_public, gateway.log, self._remember
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -125,6 +126,14 @@ class Application:
     def _is_public(self, zone: str) -> bool:
         known = self._gateway.database.read_now(zones.find, zone)
         return known is not None and known.public_download
+
+    async def _remember(self, zone: str, name: str) -> None:
+        try:
+            if await self._gateway.database.read(resources.find, zone, name) is None:
+                await self._gateway.database.write(resources.remember, zone, name, now())
+        except KacheryError as error:
+            # it is served all the same
+            self._gateway.log.error("resource_not_remembered", resource=name, zone=zone, reason=error.message)
 
     async def flush(self) -> None:
         """Write the counters into the account book; a failure is logged, and the next time comes."""

@@ -688,10 +688,29 @@ def test_our_client_says_why_there_is_no_file(client: Lab) -> None:
             files.load_file(f"sha1://{sha1(other)}")
         with pytest.raises(NotFound, match="rig says: there is no such file"):
             files.load_file(f"sha1://{'0' * 40}")
-    client.gateway.database.write_now(resources.add, "lab", "rig", "owner", "", 1)
+    # who connected once, with the secret alone, is known to be away
     until(lambda: client.gateway.registry.of_zone("lab") == [])
     with pytest.raises(Unreachable, match="resource rig of this zone is not connected"):
         files.load_file(f"sha1://{'0' * 40}")
+    # until somebody has it forgotten
+    assert client.gateway.database.write_now(resources.remove, "lab", "rig")
+    with pytest.raises(NotFound):
+        files.load_file(f"sha1://{'0' * 40}")
+
+
+def test_what_is_remembered_of_resources_has_an_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_MOST_REMEMBERED", 2)
+    for name in ("nas", "nas", "../x", "rig", "one-too-many"):
+        lab.gateway.database.write_now(resources.remember, "lab", name, 1)
+    lab.gateway.database.write_now(resources.remember, "nowhere", "nas", 1)
+    known = lab.gateway.database.write_now(resources.list_all, "lab")
+    assert [(each.name, each.owner, each.proxy_url) for each in known] == [("nas", "owner", ""), ("rig", "owner", "")]
+    # somebody else's stays theirs
+    lab.gateway.database.write_now(resources.add, "lab", "own", "alice", "", 1)
+    lab.gateway.database.write_now(resources.remember, "lab", "own", 1)
+    found = lab.gateway.database.write_now(resources.find, "lab", "own")
+    assert found is not None
+    assert found.owner == "alice"
 
 
 def test_our_client_and_a_published_daemon(client: Lab) -> None:
@@ -716,3 +735,6 @@ def test_our_client_and_a_published_daemon(client: Lab) -> None:
         connection.send(json.dumps(answer))
         loading.join(PATIENCE)
         assert "the resource does not have it" in str(failures[0])
+    until(lambda: client.gateway.registry.of_zone("lab") == [])
+    with pytest.raises(Unreachable, match="resource old of this zone is not connected"):
+        files.load_file(f"sha1://{sha1(SMALL)}")

@@ -163,6 +163,8 @@ class OnDemandDialect:
             if zone is None or not hmac.compare_digest(given, gateway.proxy_secret.encode()):
                 raise NotAllowed("the proxy secret is wrong, or there is no such zone here")
             known = await gateway.database.read(resources.find, zone.name, name)
+            if known is None:
+                await gateway.database.write(resources.remember, zone.name, name, now())
             return zone, known.owner if known is not None else zone.owner
         signed = {"type": "hello", "resource": name, "zone": hello["zone"], "challenge": challenge}
         client_id = hello["clientId"].lower()

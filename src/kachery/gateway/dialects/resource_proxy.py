@@ -43,7 +43,7 @@ from ..relay.connected import Answer, Connected, Gone
 from ..sockets import REFUSED, Socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import Receive, Scope, Send
     from structlog.typing import FilteringBoundLogger
@@ -75,6 +75,7 @@ class ResourceProxy:
         secret: What resources must know.
         is_public: Whether anybody may ask for files of a zone.
         log: Where to say what happened.
+        remember: Told the zone and the name of each resource that connects.
     """
 
     def __init__(
@@ -84,12 +85,14 @@ class ResourceProxy:
         secret: str,
         is_public: Callable[[str], bool],
         log: FilteringBoundLogger,
+        remember: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._registry = registry
         self._waiting = waiting
         self._secret = secret
         self._is_public = is_public
         self._log = log
+        self._remember = remember
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
@@ -163,6 +166,8 @@ class ResourceProxy:
             if resource is not None:
                 await socket.send({"type": "acknowledge"})
                 self._log.info("resource_connected", resource=resource.name, zone=resource.zone)
+                if self._remember is not None:
+                    await self._remember(resource.zone, resource.name)
                 while True:
                     why = resource.take(await socket.receive(_SILENCE))
                     if why is not None:

@@ -1,6 +1,7 @@
 """Resources: programs next to the data that bring a file when somebody asks for it.
 
-A zone knows its resources by name. One without an address connects to this gateway's own relay.
+A zone knows its resources by name. One without an address connects to this gateway's own relay. Whoever connected once
+is known from then on, so that its files are not reachable, instead of not there, while it is away.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from ... import names
-from ...errors import Conflict, InvalidInput
+from ...errors import Conflict, InvalidInput, InvalidName
 from ..models import resources
 from . import accounts, identity, zones
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
+
+# Whoever holds the proxy secret chooses names; the list of those that are remembered has an end
+_MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,22 @@ def add(connection: Connection, zone: str, name: str, owner: str, proxy_url: str
         raise Conflict(f"zone {zone!r} has a resource {name!r} already")
     connection.execute(insert(resources).values(zone=zone, name=name, owner=owner, proxy_url=proxy_url, created=now))
     return Resource(zone, name, owner, proxy_url, now)
+
+
+def remember(connection: Connection, zone: str, name: str, now: int) -> None:
+    """Make a resource known that has connected with the proxy secret, as one of the zone's owner; who is known stays.
+
+    A name that no resource can be given, or one too many, is passed over.
+    """
+    known = zones.find(connection, zone)
+    if known is None or find(connection, zone, name) is not None:
+        return
+    count = connection.execute(select(func.count()).select_from(resources).where(resources.c.zone == zone)).scalar()
+    if count is not None and count < _MOST_REMEMBERED:
+        try:
+            add(connection, zone, name, known.owner, "", now)
+        except InvalidName:
+            return
 
 
 def sharer(connection: Connection, zone: str, name: str, caller: identity.Caller, now: int) -> str | None:
