@@ -12,6 +12,13 @@ nothing here is kept. A value in the environment wins over `kachery.json` in the
 | `KACHERY_RESOURCE_URL` | none | `<proxy>/r/<name>`: ask this resource for files that the zone lacks |
 | `KACHERY_CLOUD_CLIENT_ID`, `KACHERY_CLOUD_PRIVATE_KEY` | none | a client's keys in hex, instead of key files |
 | `KACHERY_STORE_FILE_DIR`, `KACHERY_STORE_FILE_PREFIX` | none | plain directory for `store_*`, prefix of its URIs |
+| `KACHERY_SERVERS` | `~/.config/kachery/servers.json` | the classic servers that have names (`servers.py`) |
+| `KACHERY_BASE_URL`, `KACHERY_API_KEY` | none | a gateway that speaks kachery 2.x, and a key for it |
+| `KACHERY_ALLOW_PUBLIC_ZONES` | `0` | `1`: tell such a gateway that a public zone is meant |
+| `KACHERY_MISSING` | `error` | `none`: `load_*` gives `None` for what is not found or reachable |
+| `KACHERY_DIR` | `~/.kachery` | where kachery 2.x keeps things; read when loading |
+| `KACHERY_STORAGE_DIR`, `KACHERY_STORAGE_DIR_ALT` | none | where classic kachery does; read when loading |
+| `SHA1_CACHE_DIR`, `KBUCKET_CACHE_DIR`, `MD5_CACHE_DIR` | none | the same for older releases of classic kachery |
 | `KACHERY_CLOUD_USE_SANDBOX`, `KACHERY_CLOUD_SANDBOX_DIR` | `0`, none | use a throw-away store directory |
 | `KACHERY_CLOUD_MULTI_USER` | `0` | `1`: make new files and directories writable for the Unix group |
 | `KACHERY_CLOUD_KEEP_TEMP_FILES` | `0` | `1`: leave temporary directories in place |
@@ -110,6 +117,11 @@ def gateway_url_or_none() -> str | None:
     return url.rstrip("/") if url else None
 
 
+def is_gateway_known() -> bool:
+    """Whether somebody said where a zone is to be found."""
+    return gateway_url_or_none() is not None or base_url() is not None
+
+
 def gateway_url() -> str:
     """The gateway's base address without a slash at its end.
 
@@ -150,6 +162,56 @@ def key_pair() -> tuple[str, str] | None:
             hint="set both or neither",
         )
     return None
+
+
+def base_url() -> str | None:
+    """The address of a gateway that speaks the protocol of kachery 2.x, without a slash at its end, or `None`."""
+    url = variable("KACHERY_BASE_URL")
+    return url.rstrip("/") if url else None
+
+
+def api_key() -> str | None:
+    """The API key of a user of kachery 2.x, or `None`."""
+    return variable("KACHERY_API_KEY")
+
+
+def allow_public_zones() -> bool:
+    """Whether a gateway that speaks kachery 2.x is told that a public zone is meant."""
+    return flag("KACHERY_ALLOW_PUBLIC_ZONES")
+
+
+def user_directory() -> Path:
+    """Where this user's own settings are kept, apart from the store directory; it need not exist."""
+    base = variable("XDG_CONFIG_HOME")
+    return Path(base or os.path.expanduser("~/.config")).absolute() / "kachery"
+
+
+def servers_path() -> Path:
+    """The file in which the user names classic servers; it need not be there."""
+    given = variable("KACHERY_SERVERS")
+    return Path(os.path.expanduser(given)).absolute() if given else user_directory() / "servers.json"
+
+
+def missing_is_none() -> bool:
+    """Whether `load_*` gives `None`, as in old programs, for what is not found or not reachable."""
+    value = variable("KACHERY_MISSING") or "error"
+    if value not in ("error", "none"):
+        raise InvalidInput(f"KACHERY_MISSING must be error or none, not {value!r}")
+    return value == "none"
+
+
+def older_places(algorithm: str) -> list[Path]:
+    """Directories where earlier generations of kachery keep content of an algorithm; they are only read.
+
+    Those of classic kachery when their variables are set, and that of kachery 2.x.
+    """
+    roots = [variable("KACHERY_STORAGE_DIR"), variable("KACHERY_STORAGE_DIR_ALT"), variable("KACHERY_DIR")]
+    places = [os.path.join(root, algorithm) for root in roots if root]
+    own = {"sha1": ("SHA1_CACHE_DIR", "KBUCKET_CACHE_DIR"), "md5": ("MD5_CACHE_DIR",)}
+    places += [root for name in own.get(algorithm, ()) if (root := variable(name))]
+    if not variable("KACHERY_DIR"):
+        places.append(os.path.join("~", ".kachery", algorithm))
+    return [Path(os.path.expanduser(place)).absolute() for place in dict.fromkeys(places)]
 
 
 def store_file_dir() -> str | None:

@@ -2,8 +2,8 @@
 
 A file by its content is looked for in this order; the first that has it delivers it, and what it delivers is verified:
 
-    1. the store on this machine, the place its URI names, the links
-    2. the zone
+    1. the store on this machine, the place its URI names, the links, and where earlier generations kept things
+    2. the zone, or the place that was named instead of it: another zone, a channel of a classic server
     3. the zone's resources, whose bytes come through the gateway while they send them
     4. the resource that `KACHERY_RESOURCE_URL` names, which brings it into the zone
 
@@ -18,15 +18,13 @@ import io
 import logging
 import os
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .. import digest, progress, reading, settings, uri, web
+from ..classic import Channel
 from ..errors import (
     InvalidInput,
     KacheryError,
-    NotConfigured,
     NotFound,
     NotSupported,
     SourceChanged,
@@ -36,15 +34,17 @@ from ..errors import (
     explaining,
 )
 from ..progress import Silent
-from ..store import Found, Store
+from ..remote import RemoteFile
+from ..store import Store
 from ..store.hashing import copy_and_digest, copy_some, open_source
 from ..store.layout import random_letters, remove_if_there
-from ..zone import Absent, RemoteFile, Zone
+from ..zone import Absent, Zone
 from ..zone.resource import request_file
+from .finding import explained, failure_of, find_local, find_remote
 from .opening import open_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from .opening import Place
 
 
 logger = logging.getLogger(__name__)
@@ -59,33 +59,6 @@ _RESOURCE_PAUSE = 2.0
 
 _COPY_STEP = 8 * 1024 * 1024
 
-_LOOK_AGAIN = "check the URI, and that this is the zone or machine where it was stored"
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """What is known of a file.
-
-    Attributes:
-        hash: Its hash.
-        algorithm: The hash's algorithm.
-        label: Its name for people, from the URI.
-        size: In bytes.
-        local: Where it is on this machine, or `None`.
-        zone: The zone that has it, or `None`.
-        reply: What the zone's gateway said of it, without the address; empty when it was not asked or does not have it.
-        problems: Why something that should have it does not.
-    """
-
-    hash: str
-    algorithm: str
-    label: str | None
-    size: int
-    local: Found | None
-    zone: str | None
-    reply: dict[str, Any]
-    problems: tuple[str, ...]
-
 
 def load_file(
     text: str,
@@ -95,6 +68,8 @@ def load_file(
     local_only: bool = False,
     ask_resource: bool | None = None,
     verbose: bool = False,
+    fr: Place | None = None,
+    remote_only: bool = False,
 ) -> str:
     """Find a file and have it on this machine.
 
@@ -105,6 +80,8 @@ def load_file(
         local_only: Ask nobody else.
         ask_resource: Whether to ask a resource for what the zone lacks; by default when one is set.
         verbose: Say on the log where the file comes from.
+        fr: The place to ask instead of a zone of the settings.
+        remote_only: Do not look on this machine.
 
     Returns:
         `dest`, or else the path of the verified content, which must not be written to.
@@ -117,7 +94,14 @@ def load_file(
     """
     reference = uri.parse(text)
     if isinstance(reference, uri.FileRef):
-        path = _load_content(reference, zone, local_only=local_only, ask_resource=ask_resource, verbose=verbose)
+        path = _load_content(
+            reference,
+            fr or zone,
+            local_only=local_only,
+            remote_only=remote_only,
+            ask_resource=ask_resource,
+            verbose=verbose,
+        )
     elif isinstance(reference, uri.PathRef):
         fd, _ = open_source(reference.path)
         os.close(fd)
@@ -132,7 +116,14 @@ def load_file(
 
 
 def load_bytes(
-    text: str, *, start: int | None = None, end: int | None = None, zone: str | None = None, local_only: bool = False
+    text: str,
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    zone: str | None = None,
+    local_only: bool = False,
+    fr: Place | None = None,
+    remote_only: bool = False,
 ) -> bytes:
     """The bytes of a file, or of a part of it.
 
@@ -145,25 +136,30 @@ def load_bytes(
         end: The byte after the last one; by default the file's size.
         zone: The zone to ask.
         local_only: Ask nobody else.
+        fr: The place to ask instead of a zone of the settings.
+        remote_only: Do not look on this machine.
 
     Raises:
         InvalidInput: If start and end are not in order and within the file.
         NotFound, …: As for `load_file`.
     """
     if local_only or (start is None and end is None):
-        with open(load_file(text, zone=zone, local_only=local_only), "rb") as file:
+        path = load_file(text, zone=zone, local_only=local_only, fr=fr, remote_only=remote_only)
+        with open(path, "rb") as file:
             return _slice(file, os.fstat(file.fileno()).st_size, start, end)
-    with open_file(text, zone=zone) as file:
+    with open_file(text, zone=zone, fr=fr, remote_only=remote_only) as file:
         size = file.seek(0, io.SEEK_END)
         return _slice(file, size, start, end)
 
 
-def open_file(text: str, *, zone: str | None = None) -> BinaryIO:
+def open_file(text: str, *, zone: str | None = None, fr: Place | None = None, remote_only: bool = False) -> BinaryIO:
     """Open a file for reading, wherever it is; what is not read is not moved.
 
     Args:
         text: The file's URI.
         zone: The zone to ask.
+        fr: The place to ask instead of a zone of the settings.
+        remote_only: Do not look on this machine.
 
     Returns:
         A binary file that can seek. Content on this machine is verified; see `kachery.reading` for what is not.
@@ -173,93 +169,52 @@ def open_file(text: str, *, zone: str | None = None) -> BinaryIO:
     """
     reference = uri.parse(text)
     if not isinstance(reference, uri.FileRef):
-        return open(load_file(text, zone=zone), "rb")
+        return open(load_file(text, zone=zone, fr=fr, remote_only=remote_only), "rb")
     problems: list[str] = []
-    local = _find_local(reference, problems)
+    local = None if remote_only else find_local(reference, problems)
     if local is not None:
         return open(local.path, "rb")
-    with _explained(reference, problems):
-        target = open_zone(zone or reference.zone)
-        found = _find_remote(target, reference)
-        if found is None and reference.algorithm == "sha1":
+    with explained(reference, problems):
+        target = fr or open_zone(zone or reference.zone)
+        found = find_remote(target, reference)
+        if found is None and reference.algorithm == "sha1" and isinstance(target, Zone):
             brought = target.request_file(reference.hash)
             found = brought if isinstance(brought, RemoteFile) else None
         if found is None or found.size <= _SMALL:
-            return open(load_file(text, zone=zone), "rb")
+            return open(load_file(text, zone=zone, fr=fr, remote_only=remote_only), "rb")
     raw = reading.RangeReader(found.size, target.reader(found), str(reference))
     return io.BufferedReader(raw, buffer_size=64 * 1024)
 
 
-def file_info(text: str, *, zone: str | None = None) -> FileInfo:
-    """What is known of a file by its content; nothing is loaded.
-
-    Raises:
-        InvalidURI: If the URI does not name a file by its content.
-        NotFound, NotAllowed, Unreachable: If neither this machine nor the zone has it, with the reason.
-    """
-    reference = uri.parse_file(text)
-    problems: list[str] = []
-    local = _find_local(reference, problems)
-    failure: KacheryError | None = None
-    found: RemoteFile | None = None
-    target: Zone | None = None
-    try:
-        target = open_zone(zone or reference.zone)
-        found = _find_remote(target, reference)
-    except NotConfigured as error:
-        if local is None:
-            raise _failure(reference, [*problems, error.message], None, hint=error.hint) from error
-    except KacheryError as error:
-        failure = error
-        problems.append(error.message)
-    if found is None and local is None:
-        if failure is None and target is not None and reference.algorithm == "sha1":
-            problems.append(f"the zone {target.name} does not have it")
-        raise _failure(reference, problems, failure)
-    size = found.size if found else os.stat(local.path).st_size if local else 0
-    return FileInfo(
-        reference.hash,
-        reference.algorithm,
-        reference.label,
-        size,
-        local,
-        target.name if found and target else None,
-        found.reply if found else {},
-        tuple(problems),
-    )
-
-
-def _find_local(reference: uri.FileRef, problems: list[str]) -> Found | None:
-    return Store().find(reference.hash, algorithm=reference.algorithm, location=reference.location, reasons=problems)
-
-
-def _find_remote(target: Zone, reference: uri.FileRef) -> RemoteFile | None:
-    return target.find(reference.hash) if reference.algorithm == "sha1" else None
-
-
 def _load_content(
-    reference: uri.FileRef, zone: str | None, *, local_only: bool, ask_resource: bool | None, verbose: bool
+    reference: uri.FileRef,
+    place: Place | str | None,
+    *,
+    local_only: bool,
+    remote_only: bool,
+    ask_resource: bool | None,
+    verbose: bool,
 ) -> str:
     problems: list[str] = []
-    local = _find_local(reference, problems)
+    local = None if remote_only else find_local(reference, problems)
     if local is not None:
         if verbose:
             logger.info("%s is on this machine (%s)", reference, local.kind)
         return local.path
     if local_only:
-        raise _failure(reference, [*problems, "only this machine was asked"], None)
+        raise failure_of(reference, [*problems, "only this machine was asked"], None)
+    if isinstance(place, Channel):
+        return _load_from_channel(place, reference, problems, verbose=verbose)
     if reference.algorithm != "sha1":
-        raise _failure(reference, [*problems, f"zones are not asked for {reference.algorithm} hashes"], None)
+        raise failure_of(reference, [*problems, f"zones are not asked for {reference.algorithm} hashes"], None)
+    with explained(reference, problems):
+        target = place if isinstance(place, Zone) else open_zone(place or reference.zone)
     failure: KacheryError | None = None
     try:
-        target = open_zone(zone or reference.zone)
-    except NotConfigured as error:
-        raise _failure(reference, [*problems, error.message], None, hint=error.hint) from error
-    try:
-        path = _load_from_zone(target, reference, verbose=verbose)
+        path = _load_from(target, reference, verbose=verbose)
         if path is not None:
             return path
-        problems.append(f"the zone {target.name} does not have it")
+        problems.append(f"{target} does not have it")
     except (Unreachable, NotFound) as error:
         # a zone that does not have what it says it has may get it from a resource all the same
         failure = error if isinstance(error, Unreachable) else None
@@ -278,7 +233,7 @@ def _load_content(
         for address in dict.fromkeys([*asked.elsewhere, *([given] if given else [])]):
             try:
                 _request(address, target.name, reference)
-                path = _load_from_zone(target, reference, verbose=verbose)
+                path = _load_from(target, reference, verbose=verbose)
                 if path is not None:
                     return path
                 problems.append("the resource said it brought the file, and the zone does not have it")
@@ -288,19 +243,30 @@ def _load_content(
         for name in asked.offline:
             failure = failure or Unreachable(name, hint="ask the people who share the files")
             problems.append(f"the resource {name} of this zone is not connected")
-    raise _failure(reference, problems, failure)
+    raise failure_of(reference, problems, failure)
 
 
-def _load_from_zone(target: Zone, reference: uri.FileRef, *, verbose: bool) -> str | None:
-    found = target.find(reference.hash)
+def _load_from_channel(channel: Channel, reference: uri.FileRef, problems: list[str], *, verbose: bool) -> str:
+    try:
+        path = _load_from(channel, reference, verbose=verbose)
+    except (Unreachable, NotFound) as error:
+        failure = error if isinstance(error, Unreachable) else None
+        raise failure_of(reference, [*problems, error.message], failure) from error
+    if path is None:
+        raise failure_of(reference, [*problems, f"{channel} does not have it"], None)
+    return path
+
+
+def _load_from(target: Place, reference: uri.FileRef, *, verbose: bool) -> str | None:
+    found = find_remote(target, reference)
     if found is None:
         return None
     if verbose:
-        logger.info("%s comes from the zone %s, %d bytes", reference, target.name, found.size)
+        logger.info("%s comes from %s, %d bytes", reference, target, found.size)
     return _receive_again(target, found, reference)
 
 
-def _receive_again(target: Zone, found: RemoteFile, reference: uri.FileRef) -> str:
+def _receive_again(target: Place, found: RemoteFile, reference: uri.FileRef) -> str:
     try:
         return _receive(target, found, reference)
     except WrongContent as error:
@@ -309,22 +275,22 @@ def _receive_again(target: Zone, found: RemoteFile, reference: uri.FileRef) -> s
         return _receive(target, found, reference)
 
 
-def _receive(target: Zone, found: RemoteFile, reference: uri.FileRef) -> str:
+def _receive(target: Place, found: RemoteFile, reference: uri.FileRef) -> str:
     store = Store()
     if found.size <= _SMALL:
         data = target.fetch_small(found)
-        actual = digest.of_bytes(data)
+        actual = digest.of_bytes(data, found.algorithm)
         if actual != found.hash:
             raise WrongContent(
-                f"what the zone {target.name} sent as {reference} has the SHA-1 {actual}",
+                f"what {target} sent as {reference} has the hash {actual}",
                 hint="its copy is damaged, or something on the way is; nothing was kept; tell its administrator",
             )
-        store.add_bytes(data)
-        return store.layout.blob(found.hash)
+        store.add_bytes(data, found.algorithm)
+        return store.layout.blob(found.hash, found.algorithm)
     label = reference.label or found.hash[:10]
-    with store.receive(found.hash, found.size) as incoming:
+    with store.receive(found.hash, found.size, algorithm=found.algorithm) as incoming:
         # whoever held the lock before us may have finished the file
-        local = store.find(found.hash)
+        local = store.find(found.hash, algorithm=found.algorithm)
         if local is not None:
             incoming.abandon()
             return local.path
@@ -423,24 +389,6 @@ def _slice(file: BinaryIO, size: int, start: int | None, end: int | None) -> byt
         raise InvalidInput(f"bytes {first} to {last} are not within a file of {size} bytes")
     file.seek(first)
     return file.read(last - first)
-
-
-@contextmanager
-def _explained(reference: uri.FileRef, problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except NotConfigured as error:
-        raise _failure(reference, [*problems, error.message], None, hint=error.hint) from error
-
-
-def _failure(
-    reference: uri.FileRef, problems: list[str], failure: KacheryError | None, *, hint: str | None = None
-) -> KacheryError:
-    reasons = "; ".join(dict.fromkeys(problems))
-    message = f"{reference} was not found: {reasons}" if reasons else f"{reference} was not found"
-    if failure is not None:
-        return type(failure)(f"{reference} could not be loaded: {reasons}", hint=failure.hint)
-    return NotFound(message, hint=hint or _LOOK_AGAIN)
 
 
 def _not_supported(reference: uri.Reference, text: str) -> KacheryError:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from .. import digest, progress, settings, uri
+from ..classic import Channel
 from ..errors import NotSupported, WrongContent, explaining
 from ..store import Store, plain
-from ..store.hashing import open_source, require_unchanged
+from ..store.hashing import copy_and_digest, open_source, require_unchanged
 from ..store.layout import write_all
 from ..zone import IN_PARTS_ABOVE, Zone
 from .opening import open_zone
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..progress import Progress
+    from .opening import Place
 
 # what is taken from a stream at once, in bytes
 _PIECE = 1024 * 1024
@@ -34,22 +36,24 @@ class Stored:
     """What was stored.
 
     Attributes:
-        hash: Its SHA-1.
+        hash: Its hash.
         size: In bytes.
-        zone: The zone that has it now; `None` when only this machine does.
+        zone: The zone that has it now; `None` when only this machine or a classic server does.
         prefix: What its URI begins with, when `KACHERY_STORE_FILE_DIR` and `…_PREFIX` took it elsewhere.
+        algorithm: The hash's algorithm.
     """
 
     hash: str
     size: int
     zone: str | None = None
     prefix: str | None = None
+    algorithm: str = "sha1"
 
     def uri(self, name: str) -> str:
         """The URI of the content under a name for people; without one when that is empty."""
         if self.prefix is not None:
             return uri.prefixed_uri(self.prefix, self.hash, name or None)
-        return uri.named_uri(self.hash, name)
+        return uri.named_uri(self.hash, name, algorithm=self.algorithm)
 
 
 def store_file(
@@ -59,8 +63,10 @@ def store_file(
     local: bool = False,
     keep: bool = False,
     label: str | None = None,
+    to: Place | None = None,
+    algorithm: str = "sha1",
 ) -> Stored:
-    """Store a file in a zone, or on this machine.
+    """Store a file in a zone, with a classic server, or on this machine.
 
     Args:
         path: The file; it is only read.
@@ -68,6 +74,8 @@ def store_file(
         local: Store it on this machine only.
         keep: Store it on this machine as well.
         label: What the progress bar calls it.
+        to: The place to store it in instead of a zone of the settings.
+        algorithm: `sha1` or `md5`. Zones know files by their SHA-1.
 
     Raises:
         NotFound, NotAllowed, InvalidInput: If it cannot be read.
@@ -76,17 +84,21 @@ def store_file(
         StorageFull: If there is no room.
     """
     path = os.fsdecode(path)
+    name = label or os.path.basename(path)
     plain_directory = settings.store_file_dir()
-    if not local and plain_directory is not None:
+    if not local and to is None and plain_directory is not None:
+        _require_sha1(algorithm)
         hash_, size = plain.add_file(plain_directory, path)
         return Stored(hash_, size, prefix=settings.store_file_prefix())
     store = Store()
     if local:
-        hash_, size = store.add_file(path, label=label)
-        return Stored(hash_, size)
-    target = open_zone(zone)
+        hash_, size = _add_file(store, path, algorithm, label)
+        return Stored(hash_, size, algorithm=algorithm)
+    target = to or open_zone(zone)
+    if isinstance(target, Channel):
+        return _send_to(target, store, path, algorithm, name, keep=keep)
+    _require_sha1(algorithm)
     target.require_keys()
-    name = label or os.path.basename(os.fspath(path))
     if keep:
         hash_, size = store.add_file(path, label=label)
         found = store.find(hash_)
@@ -101,6 +113,55 @@ def store_file(
             hash_, size = store.hash_file(path, told)
     _upload(target, os.path.abspath(path), hash_, size, name)
     return Stored(hash_, size, zone=target.name)
+
+
+def _add_file(store: Store, path: str, algorithm: str, label: str | None) -> tuple[str, int]:
+    if algorithm == "sha1":
+        return store.add_file(path, label=label)
+    digest.new(algorithm)
+    source, status = open_source(os.path.abspath(path))
+    try:
+        with (
+            store.incoming() as incoming,
+            progress.bar(status.st_size, f"Storing {label or os.path.basename(path)}") as told,
+        ):
+            with explaining("copy", path):
+                hash_ = copy_and_digest(source, incoming.fd, status.st_size, told, algorithm)
+            require_unchanged(source, status, path)
+            incoming.publish(hash_, algorithm)
+    finally:
+        os.close(source)
+    return hash_, status.st_size
+
+
+def _send_to(channel: Channel, store: Store, path: str, algorithm: str, name: str, *, keep: bool) -> Stored:
+    known: tuple[str, int] | None = None
+    if keep:
+        known = _add_file(store, path, algorithm, name)
+        path = store.layout.blob(known[0], algorithm)
+    fd, before = open_source(os.path.abspath(path))
+    try:
+        if known is None:
+            with progress.bar(before.st_size, f"Hashing {name}") as told:
+                known = _hash_open(store, path, fd, algorithm, told)
+        hash_, size = known
+        with progress.bar(size, f"Uploading {name}") as told:
+            try:
+                channel.upload(fd, hash_, size, told, algorithm)
+            finally:
+                # then what the server says of it does not matter
+                require_unchanged(fd, before, path)
+    finally:
+        os.close(fd)
+    return Stored(hash_, size, algorithm=algorithm)
+
+
+def _hash_open(store: Store, path: str, fd: int, algorithm: str, told: Progress) -> tuple[str, int]:
+    if algorithm == "sha1":
+        return store.hash_file(path, told)
+    with explaining("read", path), open(fd, "rb", buffering=0, closefd=False) as stream:
+        hash_ = digest.of_stream(stream, (algorithm,), advance=told.advance)[algorithm]
+        return hash_, stream.tell()
 
 
 def _send_while_hashing(store: Store, target: Zone, path: str, name: str) -> Stored | None:
@@ -157,18 +218,31 @@ def _upload(target: Zone, path: str, hash_: str, size: int, name: str) -> None:
 
 
 def store_bytes(
-    data: bytes, *, zone: str | None = None, local: bool = False, keep: bool = False, label: str | None = None
+    data: bytes,
+    *,
+    zone: str | None = None,
+    local: bool = False,
+    keep: bool = False,
+    label: str | None = None,
+    to: Place | None = None,
+    algorithm: str = "sha1",
 ) -> Stored:
     """Store some bytes as a file; arguments and errors as for `store_file`."""
     plain_directory = settings.store_file_dir()
-    if not local and plain_directory is not None:
+    if not local and to is None and plain_directory is not None:
+        _require_sha1(algorithm)
         return Stored(plain.add_bytes(plain_directory, data), len(data), prefix=settings.store_file_prefix())
     if local:
-        return Stored(Store().add_bytes(data), len(data))
-    target = open_zone(zone)
-    target.require_keys()
-    hash_ = Store().add_bytes(data) if keep else digest.of_bytes(data)
+        return Stored(Store().add_bytes(data, algorithm), len(data), algorithm=algorithm)
+    target = to or open_zone(zone)
+    if isinstance(target, Zone):
+        _require_sha1(algorithm)
+        target.require_keys()
+    hash_ = Store().add_bytes(data, algorithm) if keep else digest.of_bytes(data, algorithm)
     with _descriptor(data) as fd, progress.bar(len(data), f"Uploading {label or 'data'}") as told:
+        if isinstance(target, Channel):
+            target.upload(fd, hash_, len(data), told, algorithm)
+            return Stored(hash_, len(data), algorithm=algorithm)
         target.upload(fd, hash_, len(data), told)
     return Stored(hash_, len(data), zone=target.name)
 
@@ -218,7 +292,7 @@ def delete_file(text: str, *, zone: str | None = None) -> None:
         NotAllowed, NotFound, Unreachable: What the gateway said.
     """
     reference = uri.parse_file(text)
-    _require_sha1(reference)
+    _require_sha1(reference.algorithm)
     open_zone(zone or reference.zone).delete(reference.hash)
 
 
@@ -245,9 +319,9 @@ def _descriptor(data: bytes) -> Iterator[int]:
         yield file.fileno()
 
 
-def _require_sha1(reference: uri.FileRef) -> None:
-    if reference.algorithm != "sha1":
-        raise NotSupported(f"zones know files by their SHA-1, not by {reference.algorithm}")
+def _require_sha1(algorithm: str) -> None:
+    if algorithm != "sha1":
+        raise NotSupported(f"zones know files by their SHA-1, not by {algorithm}")
 
 
 def _size_of(path: str | os.PathLike[str]) -> int | None:

@@ -111,14 +111,14 @@ class Store:
         status = os.fstat(fd)
         return self.blobs.add_open(fd, status, name, Silent()), status.st_size
 
-    def add_bytes(self, data: bytes) -> str:
+    def add_bytes(self, data: bytes, algorithm: str = "sha1") -> str:
         """Store some bytes.
 
         Returns:
-            Their SHA-1.
+            Their hash.
         """
         self.layout.require_usable()
-        return self.blobs.add_bytes(data)
+        return self.blobs.add_bytes(data, algorithm)
 
     def link(self, path: str | os.PathLike[str]) -> tuple[str, int]:
         """Make a file findable by its hash where it lies.

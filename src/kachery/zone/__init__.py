@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import secrets
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,6 +18,7 @@ from ..errors import (
     Unreachable,
 )
 from ..progress import Silent
+from ..remote import Memory, RemoteFile
 from . import on_demand, sending
 from .gateway_calls import call, call_native
 from .on_demand import Absent
@@ -42,27 +42,6 @@ _PARTS = {"Kachery-Accept": "parts"}
 _CONTENT = {"Kachery-Accept": "content"}
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file that a zone has, or that one of its resources brings.
-
-    Attributes:
-        hash: Its SHA-1.
-        size: In bytes.
-        url: Where to fetch it for a while; not to be shown or kept.
-        reply: What the gateway said, without the address.
-        resource: The resource that brings it; `None` when the zone has it.
-        content: The whole content, unverified, when the gateway sent it along because it is small.
-    """
-
-    hash: str
-    size: int
-    url: str = field(repr=False)
-    reply: dict[str, Any]
-    resource: str | None = None
-    content: bytes | None = field(default=None, repr=False)
-
-
 class Zone:
     """A zone of a gateway, as this client sees it.
 
@@ -80,6 +59,9 @@ class Zone:
         self.name = names.zone(settings.zone(name))
         self.gateway_url = gateway_url.rstrip("/") if gateway_url else settings.gateway_url()
         self.keys = keys
+
+    def __str__(self) -> str:
+        return f"the zone {self.name}"
 
     def _call(self, payload: dict[str, Any], **options: Any) -> dict[str, Any]:
         try:
@@ -167,7 +149,7 @@ class Zone:
         """
         if found.content is not None:
             return found.content
-        sink = _Memory(found.size)
+        sink = Memory(found.size)
         self.download(found, sink, Silent())
         return bytes(sink.content)
 
@@ -182,7 +164,7 @@ class Zone:
             return url
 
         def fetch(start: int, end: int) -> bytes:
-            sink = _Memory(found.size, start, end)
+            sink = Memory(found.size, start, end)
             transfer.download(address, sink, Silent())
             return bytes(sink.content)
 
@@ -420,26 +402,6 @@ class _Stoppable:
 
     def say(self, state: str) -> None:
         self._progress.say(state)
-
-
-class _Memory:
-    """A sink in memory, for a small file or a range of a larger one."""
-
-    def __init__(self, size: int, start: int = 0, end: int | None = None) -> None:
-        self.size = size
-        self._start = start
-        self.content = bytearray((size if end is None else end) - start)
-
-    def missing(self, step: int) -> list[tuple[int, int]]:
-        end = self._start + len(self.content)
-        return [(position, min(position + step, end)) for position in range(self._start, end, step)]
-
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        at = offset - self._start
-        self.content[at : at + len(data)] = data
-
-    def mark(self, start: int, end: int) -> None:
-        pass
 
 
 def _enclosed(text: object, size: int) -> bytes | None:
