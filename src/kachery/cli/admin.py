@@ -24,7 +24,9 @@ user_app = typer.Typer(help="People with accounts.", rich_markup_mode=None, no_a
 zone_app = typer.Typer(help="Zones.", rich_markup_mode=None, no_args_is_help=True)
 client_app = typer.Typer(help="Registered clients.", rich_markup_mode=None, no_args_is_help=True)
 resource_app = typer.Typer(help="Resources that upload on demand.", rich_markup_mode=None, no_args_is_help=True)
+api_key_app = typer.Typer(help="API keys, for programs of kachery 2.x.", rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(user_app, name="user")
+app.add_typer(api_key_app, name="api-key")
 app.add_typer(zone_app, name="zone")
 app.add_typer(client_app, name="client")
 app.add_typer(resource_app, name="resource")
@@ -96,6 +98,61 @@ def user_list(as_json: JsonOption = False) -> None:
         ("name", "administrator", "password"),
         [(user.name, user.is_admin, user.has_password) for user in _read(accounts.list_users)],
     )
+
+
+@api_key_app.command("add")
+def api_key_add(
+    name: Annotated[str, typer.Argument(help="The user that programs with this key act for.")],
+    label: Annotated[str, typer.Option(help="What people call it.")] = "",
+    management: Annotated[
+        bool, typer.Option("--management", help="For changing zones and keys; not for storing and loading.")
+    ] = False,
+) -> None:
+    """Make an API key, and print it.
+
+    It is not shown again. Programs of kachery 2.x take it from KACHERY_API_KEY.
+    """
+    from ..gateway.receiving import now
+    from ..gateway.services import api_keys
+
+    purpose = api_keys.MANAGEMENT if management else api_keys.FILES
+    output.data(_write(lambda connection: api_keys.add(connection, name, purpose, label, now())))
+
+
+@api_key_app.command("list")
+def api_key_list(
+    name: Annotated[str | None, typer.Argument(help="Only those of this user.", show_default="all")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List API keys; the keys themselves are not kept."""
+    from ..gateway.services import accounts, api_keys
+
+    def listed(connection: Any) -> list[api_keys.ApiKey]:
+        if name is not None:
+            accounts.require_user(connection, name)
+        return api_keys.list_all(connection, name)
+
+    columns = ("id", "user", "purpose", "label")
+    _table(as_json, columns, [tuple(getattr(key, column) for column in columns) for key in _read(listed)])
+
+
+@api_key_app.command("remove")
+def api_key_remove(
+    name: Annotated[str, typer.Argument(help="Whose.")],
+    key: Annotated[str | None, typer.Option("--id", help="Only this one, by its id.", show_default="all")] = None,
+) -> None:
+    """End a user's API keys."""
+    from ..errors import NotFound
+    from ..gateway.services import accounts, api_keys
+
+    def remove(connection: Any) -> int:
+        accounts.require_user(connection, name)
+        return api_keys.remove(connection, name, key=key)
+
+    count = _write(remove)
+    if count == 0:
+        raise NotFound(f"{name} has no such key", hint=f"`kachery admin api-key list {name}` shows those there are")
+    output.say(f"removed {count} API key(s) of {name}")
 
 
 @zone_app.command("create")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import KacheryError
 from .dialects.cloud import CloudDialect
+from .dialects.keys import PATHS as KEYS_PATHS
+from .dialects.keys import KeysDialect
 from .dialects.native import NativeDialect
 from .dialects.on_demand import SOCKET_PATH
 from .dialects.resource_proxy import ResourceProxy
@@ -47,6 +49,7 @@ class Application:
         self._gateway = gateway
         self._cloud = CloudDialect(gateway)
         self._transfers = Transfers(gateway)
+        self._keys = KeysDialect(gateway)
         self._native = NativeDialect(gateway)
         self._pages = Pages(gateway)
         self._proxy = ResourceProxy(
@@ -70,6 +73,8 @@ class Application:
             route = path
         elif path.startswith("/transfer/"):
             answer, route = self._transfers, "/transfer/…"
+        elif path in KEYS_PATHS:
+            answer, route = self._keys, path
         elif path == "/probe" or path.startswith("/api/"):
             answer, route = self._native, "/api/…"
         elif path.startswith("/r/"):

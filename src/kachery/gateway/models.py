@@ -12,7 +12,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 
 #: The newest migration. A database that says the same needs nothing, and alembic is not even imported.
-SCHEMA = "0002"
+SCHEMA = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -51,6 +51,29 @@ sessions = Table(
     Column("user", String(200), ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=False),
+)
+
+# What people say about themselves, for the protocol of kachery 2.x
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("user", String(200), ForeignKey("users.name", ondelete="CASCADE"), primary_key=True),
+    Column("full_name", String(200), nullable=False),
+    Column("email", String(200), nullable=False),
+    Column("research_description", String(2000), nullable=False),
+)
+
+# Long random texts that programs of kachery 2.x send instead of a signature
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("user", String(200), ForeignKey("users.name", ondelete="CASCADE"), nullable=False, index=True),
+    # `files` or `management`
+    Column("purpose", String(10), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("created", BigInteger, nullable=False),
 )
 
 zones = Table(
@@ -95,6 +118,17 @@ content = Table(
     Column("sha1", String(40), primary_key=True),
     Column("sha256", String(64), nullable=False, index=True),
     Column("size", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Other names of content; which zones have it, `files` says. One hash may have two contents where MD5 was broken
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("algorithm", String(10), primary_key=True),
+    Column("hash", String(64), primary_key=True),
+    Column("sha1", String(40), primary_key=True),
+    Column("created", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -191,6 +225,20 @@ usage = Table(
     Column("upload_bytes", BigInteger, nullable=False),
     Column("downloads", BigInteger, nullable=False),
     Column("download_bytes", BigInteger, nullable=False),
+)
+
+# What was used of the quotas of classic channels, so that a restart gives nobody a second day
+channel_counts = Table(
+    "channel_counts",
+    metadata,
+    Column("channel", String(200), primary_key=True),
+    # `download` or `upload`
+    Column("direction", String(10), primary_key=True),
+    Column("quota", String(200), primary_key=True),
+    # of the machine's own calendar
+    Column("day", String(10), primary_key=True),
+    Column("files", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
 )
 
 secrets = Table(

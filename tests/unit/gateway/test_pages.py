@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
 
-from kachery.gateway.services import accounts, identity, registrations, zones
+from kachery.gateway.services import accounts, api_keys, identity, registrations, zones
 from kachery.gateway.web import visitor
 from kachery.gateway.web.pages import local_path, readable_bytes
 from kachery.signing import ClientKeys
@@ -537,3 +537,38 @@ def test_codes_are_not_guessed(driver: Driver, browser: Browser) -> None:
     dump = "\n".join(driver.read(lambda c: list(c.connection.dbapi_connection.iterdump())))
     assert code not in dump
     assert registrations.LIFETIME == 900_000
+
+
+# -- API keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_made_shown_once_and_removed(driver: Driver, browser: Browser) -> None:
+    browser.sign_in("alice")
+    made = browser.submit(browser.get("/account"), "Make a key", label="rig <2>", purpose="files")
+    shown = re.search(r"<code>(\w{32})</code>", made.text)
+    assert shown is not None
+    holder = driver.read(api_keys.holder, shown[1], api_keys.FILES)
+    assert holder is not None
+    assert holder.user == "alice"
+    again = browser.get("/account")
+    assert shown[1] not in again.text
+    assert "rig &lt;2&gt;" in again.text
+
+    other = Browser(driver)
+    other.sign_in("owner")
+    assert "rig" not in other.get("/account").text
+    stolen = other.submit(again, "Remove")
+    assert stolen.status == 403, "another's form"
+    forged = other.submit(other.get("/account"), "Make a key", action="remove", key=holder.key)
+    assert forged.status == 404, "another's key"
+    browser.submit(again, "Remove")
+    assert driver.read(api_keys.holder, shown[1], api_keys.FILES) is None
+
+
+def test_keys_that_are_not_made(browser: Browser, driver: Driver) -> None:
+    assert "Sign in" in browser.get("/account").text
+    browser.sign_in("alice")
+    page = browser.get("/account")
+    assert browser.submit(page, "Make a key", purpose="everything", label="").status == 400
+    assert browser.submit(page, "Make a key", purpose="files", label="x" * 201).status == 400
+    assert driver.read(api_keys.list_all) == []

@@ -22,7 +22,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +32,9 @@ from ..http import header, host_of, read_json, send_bytes, send_json, send_text
 from ..receiving import now
 from ..services import files, identity, resources, zones
 from ..tokens import DOWNLOAD_LIFETIME, UPLOAD_LIFETIME, DownloadToken, UploadToken
+from .forms import Form, fits, is_number, is_object, is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
     from starlette.types import Receive, Scope, Send
 
@@ -62,14 +60,6 @@ _HEX64 = re.compile(r"[0-9a-fA-F]{64}")
 _HEX128 = re.compile(r"[0-9a-fA-F]{128}")
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_client_id(value: Any) -> bool:
     return isinstance(value, str) and _HEX64.fullmatch(value) is not None
 
@@ -82,31 +72,24 @@ def _is_sha1(value: Any) -> bool:
     return bool(value == "sha1")
 
 
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-# key → whether it must be there, and what it must be
-_Form = dict[str, tuple[bool, "Callable[[Any], bool]"]]
-
-_ENVELOPE: _Form = {
-    "payload": (True, _is_object),
+_ENVELOPE: Form = {
+    "payload": (True, is_object),
     "fromClientId": (False, _is_client_id),
     "signature": (False, _is_signature),
-    "githubUserId": (False, _is_text),
-    "githubAccessToken": (False, _is_text),
+    "githubUserId": (False, is_text),
+    "githubAccessToken": (False, is_text),
 }
-_COMMON: _Form = {"type": (True, _is_text), "timestamp": (True, _is_number)}
-_ZONE: _Form = {"zone": (False, _is_text)}
-_FILE: _Form = {"hashAlg": (True, _is_sha1), "hash": (True, _is_text), **_ZONE}
-_PAYLOADS: dict[str, _Form] = {
+_COMMON: Form = {"type": (True, is_text), "timestamp": (True, is_number)}
+_ZONE: Form = {"zone": (False, is_text)}
+_FILE: Form = {"hashAlg": (True, _is_sha1), "hash": (True, is_text), **_ZONE}
+_PAYLOADS: dict[str, Form] = {
     "findFile": {**_COMMON, **_FILE},
-    "initiateFileUpload": {**_COMMON, **_FILE, "size": (True, _is_number)},
-    "finalizeFileUpload": {**_COMMON, **_FILE, "objectKey": (True, _is_text), "size": (True, _is_number)},
+    "initiateFileUpload": {**_COMMON, **_FILE, "size": (True, is_number)},
+    "finalizeFileUpload": {**_COMMON, **_FILE, "objectKey": (True, is_text), "size": (True, is_number)},
     "deleteFile": {**_COMMON, **_FILE},
     "getClientInfo": {**_COMMON, **_ZONE, "clientId": (True, _is_client_id)},
-    "getResourceInfo": {**_COMMON, **_ZONE, "resourceName": (True, _is_text)},
-    "getZoneInfo": {**_COMMON, "zoneName": (True, _is_text)},
+    "getResourceInfo": {**_COMMON, **_ZONE, "resourceName": (True, is_text)},
+    "getZoneInfo": {**_COMMON, "zoneName": (True, is_text)},
 }
 
 
@@ -181,19 +164,13 @@ class CloudDialect:
         size = held if size is None else size
         if size is None:
             return {"type": "findFile", "found": False}
-        expires = now() // 1000 + DOWNLOAD_LIFETIME
-        kind = "d" if held is None else "o"
-        token = gateway.signer.download(
-            DownloadToken(zone.name, sha1, size, caller.user_number, expires, held is not None)
-        )
-        base = gateway.config.base_url(scope["scheme"], host_of(scope))
         reply = {
             "type": "findFile",
             "found": True,
             "size": size,
             "bucketUri": gateway.bucket.uri,
             "objectKey": zone.key(sha1),
-            "url": f"{base}/transfer/{kind}/{token}/{sha1}",
+            "url": download_address(gateway, scope, zone, sha1, size, caller.user_number, on_demand=held is not None),
             "cacheHit": False,
         }
         if size <= ENCLOSED and header(scope, b"kachery-accept") == b"content":
@@ -223,7 +200,7 @@ class CloudDialect:
     async def _initiate(self, scope: Scope, payload: dict[str, Any], client_id: str | None, _: str) -> dict[str, Any]:
         gateway = self._gateway
         zone, caller = await gateway.database.read(require_upload, payload.get("zone", "default"), client_id)
-        sha1, size = _require_file(payload)
+        sha1, size = require_file(payload)
         require_room(gateway, size)
         present = await gateway.receiver.has_file(zone, sha1)
         if present is not None:
@@ -234,15 +211,12 @@ class CloudDialect:
         upload = await gateway.database.write(
             files.begin, zone.name, sha1, size, client_id or "", caller.user or "", now(), in_parts=parts
         )
-        expires = now() // 1000 + UPLOAD_LIFETIME
-        token = gateway.signer.upload(UploadToken(upload.id, zone.name, sha1, size, expires))
-        base = gateway.config.base_url(scope["scheme"], host_of(scope))
         gateway.log.info("upload_begun", zone=zone.name, sha1=sha1, size=size, client=client_id, user=caller.user)
         reply = {
             "type": "initiateFileUpload",
             "alreadyExists": False,
             "objectKey": zone.key(sha1),
-            "signedUploadUrl": f"{base}/transfer/u/{token}",
+            "signedUploadUrl": upload_address(gateway, scope, upload),
         }
         # only clients that ask are told: the others accept no key that they do not know
         return {**reply, "parts": True} if parts else reply
@@ -250,7 +224,7 @@ class CloudDialect:
     async def _finalize(self, scope: Scope, payload: dict[str, Any], client_id: str | None, _: str) -> dict[str, Any]:
         gateway = self._gateway
         zone, caller = await gateway.database.read(require_upload, payload.get("zone", "default"), client_id)
-        sha1, size = _require_file(payload)
+        sha1, size = require_file(payload)
         if payload["objectKey"] != zone.key(sha1):
             raise InvalidInput(
                 "objectKey is not that of this file in this zone", hint="send back what initiateFileUpload said"
@@ -317,20 +291,10 @@ class CloudDialect:
 
 def is_request(value: Any) -> bool:
     """Whether a JSON value has exactly the form of one of the requests."""
-    if not _fits(value, _ENVELOPE):
+    if not fits(value, _ENVELOPE):
         return False
-    form = _PAYLOADS.get(value["payload"].get("type", "")) if _is_text(value["payload"].get("type")) else None
-    return form is not None and _fits(value["payload"], form)
-
-
-def _fits(value: Any, form: _Form) -> bool:
-    if not isinstance(value, dict):
-        return False
-    for key, item in value.items():
-        rule = form.get(key)
-        if rule is None or not rule[1](item):
-            return False
-    return all(key in value for key, (required, _) in form.items() if required)
+    form = _PAYLOADS.get(value["payload"].get("type", "")) if is_text(value["payload"].get("type")) else None
+    return form is not None and fits(value["payload"], form)
 
 
 def authenticate(request: dict[str, Any], time: int) -> str | None:
@@ -439,7 +403,29 @@ def require_room(gateway: Gateway, size: int) -> None:
         raise StorageFull(f"the file has {size} bytes; the zone has room for {room}", hint="ask its owner to make room")
 
 
-def _require_file(payload: dict[str, Any]) -> tuple[str, int]:
+def download_address(
+    gateway: Gateway, scope: Scope, zone: zones.Zone, sha1: str, size: int, user: int, *, on_demand: bool = False
+) -> str:
+    """An address where a caller gets a file for a while; `user` is the number of whom it is given to, 0 for nobody."""
+    expires = now() // 1000 + DOWNLOAD_LIFETIME
+    token = gateway.signer.download(DownloadToken(zone.name, sha1, size, user, expires, on_demand))
+    base = gateway.config.base_url(scope["scheme"], host_of(scope))
+    return f"{base}/transfer/{'o' if on_demand else 'd'}/{token}/{sha1}"
+
+
+def upload_address(gateway: Gateway, scope: Scope, upload: files.Upload) -> str:
+    """An address that a caller can send an upload's bytes to for a while."""
+    expires = now() // 1000 + UPLOAD_LIFETIME
+    token = gateway.signer.upload(UploadToken(upload.id, upload.zone, upload.sha1, upload.size, expires))
+    return f"{gateway.config.base_url(scope['scheme'], host_of(scope))}/transfer/u/{token}"
+
+
+def require_file(payload: dict[str, Any]) -> tuple[str, int]:
+    """The SHA-1 and the size in bytes that a request names.
+
+    Raises:
+        InvalidInput: If it is no hash, or no size.
+    """
     sha1, size = payload["hash"], payload["size"]
     if not is_hash("sha1", sha1):
         raise InvalidInput(f"not a SHA-1 hash: {sha1[:80]!r}", hint="40 lower-case hex digits")

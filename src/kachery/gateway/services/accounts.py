@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ... import names
 from ...errors import Conflict, InvalidInput, InvalidName, NotFound
-from ..models import invitations, secrets, sessions, users
+from ..models import invitations, profiles, secrets, sessions, users
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -41,6 +42,19 @@ class User:
     name: str
     is_admin: bool
     has_password: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a user says about themselves; empty where they said nothing."""
+
+    full_name: str = ""
+    email: str = ""
+    research_description: str = ""
+
+
+#: Characters that each part of a profile may have.
+LONGEST_PROFILE = {"full_name": 200, "email": 200, "research_description": 2000}
 
 
 def find_user(connection: Connection, name: str) -> User | None:
@@ -87,6 +101,30 @@ def make_admin(connection: Connection, name: str) -> None:
     """Make a user an administrator of the gateway, who may do everything in every zone."""
     require_user(connection, name)
     connection.execute(update(users).where(users.c.name == name).values(is_admin=1))
+
+
+def profile(connection: Connection, name: str) -> Profile:
+    """What a user says about themselves."""
+    row = connection.execute(select(profiles).where(profiles.c.user == name)).first()
+    return Profile() if row is None else Profile(row.full_name, row.email, row.research_description)
+
+
+def set_profile(connection: Connection, name: str, **parts: str) -> None:
+    """Change some parts of a user's `Profile`.
+
+    Raises:
+        NotFound: If there is no such user.
+        InvalidInput: If a part is longer than `LONGEST_PROFILE` says.
+    """
+    require_user(connection, name)
+    for part, text in parts.items():
+        if len(text) > LONGEST_PROFILE[part]:
+            raise InvalidInput(f"Invalid {part.replace('full_', '').replace('_', ' ')}")
+    if parts:
+        statement = upsert(profiles).values(
+            user=name, **{"full_name": "", "email": "", "research_description": "", **parts}
+        )
+        connection.execute(statement.on_conflict_do_update(index_elements=[profiles.c.user], set_=parts))
 
 
 def invite(connection: Connection, name: str, now: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ..models import usage, users
@@ -86,3 +86,15 @@ def read(connection: Connection, zone: str) -> list[Usage]:
         select(usage).where(usage.c.zone == zone).order_by(usage.c.day, usage.c.user, usage.c.client)
     )
     return [Usage(row.zone, row.day, row.user, row.client, *(getattr(row, name) for name in COUNTS)) for row in rows]
+
+
+def by_day(connection: Connection, *, zone: str | None = None, user: str | None = None) -> list[Usage]:
+    """The lines of a zone, of a user, or all; those of one day, zone and user made one, with an empty client."""
+    columns = (usage.c.zone, usage.c.day, usage.c.user)
+    statement = select(*columns, *(func.sum(usage.c[name]).label(name) for name in COUNTS))
+    if zone is not None:
+        statement = statement.where(usage.c.zone == zone)
+    if user is not None:
+        statement = statement.where(usage.c.user == user)
+    rows = connection.execute(statement.group_by(*columns).order_by(usage.c.day, usage.c.zone, usage.c.user))
+    return [Usage(row.zone, row.day, row.user, "", *(int(getattr(row, name)) for name in COUNTS)) for row in rows]

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ... import names
 from ...errors import Conflict, InvalidInput, NotFound
-from ..models import files, members, users, zones
+from ..models import files, members, uploads, users, zones
 from .prepared import PreparedLookup
 
 if TYPE_CHECKING:
@@ -208,6 +208,34 @@ def grant(connection: Connection, name: str, user: str, rights: Iterable[str], *
     if not any(getattr(row, right) == 1 for right in RIGHTS):
         connection.execute(delete(members).where(members.c.zone == name, members.c.user == user))
     return _member_rights(row)
+
+
+def set_members(connection: Connection, name: str, wanted: Iterable[Member]) -> None:
+    """Replace a zone's members.
+
+    Raises:
+        NotFound: If there is no such zone, or a user is not known.
+    """
+    require(connection, name)
+    connection.execute(delete(members).where(members.c.zone == name))
+    for member in wanted:
+        rights = [right for right in RIGHTS if getattr(member.rights, right)]
+        if rights:
+            grant(connection, name, member.user, rights)
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Forget a zone that has no files, and with it its members, clients and resources.
+
+    Raises:
+        NotFound: If there is no such zone.
+        Conflict: If it has files.
+    """
+    require(connection, name)
+    if connection.execute(select(files.c.sha1).where(files.c.zone == name).limit(1)).first() is not None:
+        raise Conflict(f"zone {name!r} has files", hint="remove them first")
+    connection.execute(delete(uploads).where(uploads.c.zone == name))
+    connection.execute(delete(zones).where(zones.c.name == name))
 
 
 def list_members(connection: Connection, name: str) -> list[Member]:

@@ -8,6 +8,7 @@
 | `/registerClient/ID?signature=…&zone=…&label=…` | signed in | register a client of the released programs |
 | `/register/CODE` | signed in | register a client of ours |
 | `/clients` | signed in | one's own clients: labels, removal |
+| `/account` | signed in | one's own API keys: made, shown once, removed |
 | `/admin?zone=ZONE` | administrators of the zone | members, rights, what is public, usage |
 """
 
@@ -25,7 +26,7 @@ from starlette.routing import Route, Router, request_response
 from ... import signing
 from ...errors import Conflict, InvalidInput, KacheryError, NotAllowed, NotFound
 from ..receiving import now
-from ..services import accounts, identity, registrations, usage, zones
+from ..services import accounts, api_keys, identity, registrations, usage, zones
 from .visitor import Attempts, Doorkeeper, Visitor, set_form_cookie, set_session
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Pages:
                 Route("/registerClient/{client_id}", self._answer(self._register_client), methods=both),
                 Route("/register/{code}", self._answer(self._register), methods=both),
                 Route("/clients", self._answer(self._clients), methods=both),
+                Route("/account", self._answer(self._account), methods=both),
                 Route("/client/{client_id}", self._answer(self._client)),
                 Route("/admin", self._answer(self._admin), methods=both),
                 Route("/static/{name}", self._static_file),
@@ -307,6 +309,25 @@ class Pages:
     async def _client(self, request: Request, visitor: Visitor) -> Response:
         """Where released clients send their users to configure a client."""
         return self._redirect("/clients")
+
+    # -- API keys -----------------------------------------------------------------------------------------------------
+
+    async def _account(self, request: Request, visitor: Visitor) -> Response:
+        if visitor.user is None:
+            return self._signin_first(request)
+        user, database, made = visitor.user.name, self._gateway.database, ""
+        if request.method == "POST":
+            form = await self._door.read_form(request, visitor)
+            if form.get("action") == "remove":
+                if not await database.write(api_keys.remove, user, key=form.get("key", "")):
+                    raise NotFound("you have no such key")
+                self._gateway.log.info("api_key_removed", key=form["key"], user=user)
+                return self._redirect("/account")
+            purpose, label = form.get("purpose", ""), form.get("label", "").strip()
+            made = await database.write(api_keys.add, user, purpose, label, now())
+            self._gateway.log.info("api_key_made", purpose=purpose, user=user)
+        keys = await database.read(api_keys.list_all, user)
+        return self._render(visitor, "account.html", title="Your API keys", keys=keys, made=made)
 
     # -- administration -----------------------------------------------------------------------------------------------
 
