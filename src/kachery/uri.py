@@ -2,6 +2,9 @@
 
     file      = alg "://" hash [ "." ext ] [ "/" name ] [ "?" query ]       every generation
               | "kachery:" [ zone ] ":" alg ":" hash [ ":" label ]          kachery 2.x
+    chained   = "kachery://" [ zone "/" ] kind "/" hash …       a file or tree, spelled so that fsspec can chain it
+              | "kachery://" ( file | tree )                    … by any other spelling of it
+    kind      = alg | ( "sha1" | "md5" ) "dir", followed by what may follow `kind "://" hash`
     alg       = "sha1" | "sha256" | "md5"
     tree      = ( "sha1" | "md5" ) "dir://" hash [ "." name ] [ "/" path ] [ "?" query ]      classic
     encrypted = "sha1-enc://" hex ".ag_" group [ "?" query ] | "sha1-enc://" hex "?" … "ag=" group
@@ -19,12 +22,14 @@ A text that is none of these is refused with the reason; nothing is guessed. Of 
 
     >>> parse("sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230?label=a%20b.txt").label
     'a b.txt'
+    >>> parse("kachery://lab.public/sha1/b971c6ef19b1d70ae8f0feb989b106c319b36230/a.nwb").zone
+    'lab.public'
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from . import digest, names
@@ -70,12 +75,14 @@ class TreeRef:
         hash: The hash of the directory's manifest.
         name: The directory's name for people, or `None`.
         path: The components inside the directory; empty for the directory itself.
+        zone: The zone that a `kachery://` URI names, or `None`.
     """
 
     algorithm: str
     hash: str
     name: str | None = None
     path: tuple[str, ...] = ()
+    zone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,8 @@ class GoneRef:
 Reference = FileRef | TreeRef | EncryptedRef | FeedRef | GithubRef | ZenodoRef | UrlRef | PathRef | GoneRef
 
 _SCHEME = re.compile(r"([a-z][a-z0-9-]*)://(.*)", re.DOTALL)
+_KINDS = (*digest.HEX_LENGTHS, "sha1dir", "md5dir")
+_CHAINED = "kachery://"
 _HEX = re.compile(r"[0-9a-f]+")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _CHUNK = re.compile(r"([0-9a-f]{40})~([0-9]{1,19})~([0-9]{1,19})")
@@ -175,7 +184,9 @@ def parse(text: str) -> Reference:
         raise InvalidURI(f"the URI contains control characters: {text[:80]!r}")
     if text.startswith("/"):
         return PathRef(text)
-    if text.startswith("kachery:") and not text.startswith("kachery://"):
+    if text.startswith(_CHAINED):
+        return _chained(text)
+    if text.startswith("kachery:"):
         return _kachery(text)
     match = _SCHEME.fullmatch(text)
     if match is None:
@@ -183,10 +194,8 @@ def parse(text: str) -> Reference:
     scheme, rest = match.groups()
     if scheme in ("http", "https"):
         return _url(text)
-    if scheme in digest.HEX_LENGTHS:
-        return _file(scheme, rest, text)
-    if scheme in ("sha1dir", "md5dir"):
-        return _tree(scheme.removesuffix("dir"), rest, text)
+    if scheme in _KINDS:
+        return _content(scheme, rest, text)
     if scheme == "sha1-enc":
         return _encrypted(rest, text)
     if scheme in ("kachery-feed", "feed"):
@@ -249,6 +258,24 @@ def prefixed_uri(prefix: str, hash_: str, label: str | None = None) -> str:
     return f"{prefix}/sha1/{hash_}" + ("" if label is None else f"?label={_quote(label)}")
 
 
+def chained_path(text: str) -> str:
+    """What follows `kachery://` in that spelling of a file's or tree's URI; a text that is none stays as it is.
+
+    >>> chained_path("sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230/a.nwb")
+    'sha1/b971c6ef19b1d70ae8f0feb989b106c319b36230/a.nwb'
+    """
+    rest = text.removeprefix(_CHAINED)
+    scheme, mark, place = rest.partition("://")
+    if mark and scheme in _KINDS:
+        return f"{scheme}/{place}"
+    parts = rest.split(":", 4)
+    if parts[0] != "kachery" or len(parts) < 4:
+        return rest
+    _, zone, algorithm, hash_, *label = parts
+    # here a label ends where the text does; there a query would begin
+    return "/".join([*([zone] if zone else []), algorithm, hash_, *(part.replace("?", "%3F") for part in label if part)])
+
+
 def with_location(uri: str, path: str) -> str:
     """A URI that also says where its content lies on this machine; the path is written as it is, as upstream does."""
     return f"{uri}{'&' if '?' in uri else '?'}location={path}"
@@ -272,6 +299,32 @@ def _hash(algorithm: str, text: str, uri: str) -> str:
         f"{uri[:80]!r} does not hold a {algorithm} hash",
         hint=f"{length} hexadecimal digits are expected, {len(text)} characters are there",
     )
+
+
+def _content(kind: str, rest: str, uri: str) -> FileRef | TreeRef:
+    if kind.endswith("dir"):
+        return _tree(kind.removesuffix("dir"), rest, uri)
+    return _file(kind, rest, uri)
+
+
+def _chained(uri: str) -> FileRef | TreeRef:
+    first, _, rest = chained_path(uri).partition("/")
+    kind, _, after = rest.partition("/")
+    if first in _KINDS and kind not in _KINDS:
+        return _content(first, rest, uri)
+    if kind not in _KINDS:
+        raise InvalidURI(
+            f"not the URI of a file or directory: {uri[:80]!r}",
+            hint="kachery://sha1/HASH/NAME or kachery://ZONE/sha1/HASH/NAME",
+        )
+    return replace(_content(kind, after, uri), zone=_zone(first))
+
+
+def _zone(name: str) -> str:
+    try:
+        return names.zone(name)
+    except InvalidName as error:
+        raise InvalidURI(error.message, hint=error.hint) from error
 
 
 def _file(algorithm: str, rest: str, uri: str) -> FileRef:
@@ -303,10 +356,7 @@ def _kachery(uri: str) -> FileRef:
     zone, algorithm, hash_ = parts[1:4]
     if algorithm not in digest.HEX_LENGTHS:
         raise InvalidURI(f"unknown hash algorithm {algorithm!r} in {uri[:80]!r}", hint="sha1, sha256 or md5")
-    try:
-        checked = names.zone(zone) if zone else None
-    except InvalidName as error:
-        raise InvalidURI(error.message, hint=error.hint) from error
+    checked = _zone(zone) if zone else None
     label = _unquote(parts[4]) if len(parts) > 4 and parts[4] else None
     return FileRef(algorithm, _hash(algorithm, hash_, uri), label=label, zone=checked)
 

@@ -77,6 +77,23 @@ SPELLINGS = [
     (f"kachery::sha1:{H}:a/b%20%C3%BC%3A%3F%23%25", FileRef("sha1", H, label="a/b ü:?#%")),
     # ours
     (f"sha256://{SHA256}/empty", FileRef("sha256", SHA256, label="empty")),
+    # ours, for fsspec
+    (f"kachery://sha1/{H}", FileRef("sha1", H)),
+    (f"kachery://sha1/{H}/a%20b.nwb", FileRef("sha1", H, label="a b.nwb")),
+    (f"kachery://sha1/{H}/a%23b%3F.nwb#x", FileRef("sha1", H, label="a#b?.nwb#x")),
+    (f"kachery://sha1/{H}?label=x", FileRef("sha1", H, label="x")),
+    (f"kachery://sha1/{H}?location=/data/a.dat", FileRef("sha1", H, location="/data/a.dat")),
+    (f"kachery://sha256/{SHA256}", FileRef("sha256", SHA256)),
+    (f"kachery://md5/{MD5}/x", FileRef("md5", MD5, label="x")),
+    (f"kachery://lab.public/sha1/{H}/x.nwb", FileRef("sha1", H, label="x.nwb", zone="lab.public")),
+    (f"kachery://sha1/sha1/{H}/x.nwb", FileRef("sha1", H, label="x.nwb", zone="sha1")),
+    (f"kachery://sha1dir/{H}.nest/sub/b.txt", TreeRef("sha1", H, name="nest", path=("sub", "b.txt"))),
+    (f"kachery://lab/sha1dir/{H}.nest/sub", TreeRef("sha1", H, name="nest", path=("sub",), zone="lab")),
+    (f"kachery://lab/md5dir/{MD5}", TreeRef("md5", MD5, zone="lab")),
+    (f"kachery://sha1://{H}/x", FileRef("sha1", H, label="x")),
+    (f"kachery://sha1dir://{H}.x/y", TreeRef("sha1", H, name="x", path=("y",))),
+    (f"kachery://kachery:lab:sha1:{H}:a?b", FileRef("sha1", H, label="a?b", zone="lab")),
+    (f"kachery://kachery::sha1:{H}", FileRef("sha1", H)),
 ]
 
 
@@ -86,6 +103,18 @@ def test_every_generations_spelling_is_understood(text: str, meaning: object) ->
 
 
 REFUSED = [
+    ("kachery://", "not the URI of a file"),
+    (f"kachery://{H}", "not the URI of a file"),
+    ("kachery://lab.public", "not the URI of a file"),
+    (f"kachery://sha512/{H}", "not the URI of a file"),
+    ("kachery://sha1/", "does not hold"),
+    ("kachery://sha1/sha1", "does not hold"),
+    (f"kachery://../sha1/{H}", "not a zone name"),
+    (f"kachery://a/b/sha1/{H}", "not the URI of a file"),
+    (f"kachery:///sha1/{H}", "not a zone name"),
+    (f"kachery://kachery://sha1/{H}", "not the URI of a file"),
+    ("kachery://gh://user/repo/main/x", "not the URI of a file"),
+    (f"kachery://sha1dir/{H}.x/../y", "does not name a file"),
     ("", "empty"),
     (" ", "blanks"),
     (f"sha1://{H} ", "blanks"),
