@@ -7,6 +7,7 @@ hash says nothing about a part of it, so who needs verified bytes loads the file
 from __future__ import annotations
 
 import io
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,72 @@ if TYPE_CHECKING:
 BLOCK = 256 * 1024
 KEPT = 128
 
-# what one call gives at most, so that as much again is not held beside it, in bytes
-_AT_ONCE = KEPT * BLOCK // 2
-
 # reading straight on fetches more and more at once, up to this many blocks
 _LONGEST_RUN = 32
+
+
+class Blocks:
+    """The blocks of a file that were read last; threads may share them.
+
+    Args:
+        size: The file's size in bytes.
+        fetch: Gets the bytes from a start to an end.
+        block: What is fetched at once, in bytes.
+    """
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes], block: int = BLOCK) -> None:
+        self.size = size
+        self.block = block
+        #: How much one reading may add to what is kept, in bytes.
+        self.most = KEPT * BLOCK // 2
+        self._fetch = fetch
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._room = max(2, KEPT * BLOCK // block)
+        self._run = 1
+        self._next = -1
+        self._lock = threading.Lock()
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from a start to an end, as far as the file goes."""
+        end = min(end, self.size)
+        if start >= end:
+            return b""
+        if end - start > self.most:
+            # kept, it would push out everything else, and whoever reads so much does not come back for it soon
+            return self._fetch(start, end)
+        with self._lock:
+            first, last = start // self.block, (end - 1) // self.block
+            self._load(first, last)
+            if first == last:
+                data = self._kept[first][start - first * self.block : end - first * self.block]
+            else:
+                joined = b"".join(self._kept[number] for number in range(first, last + 1))
+                data = joined[start - first * self.block : end - first * self.block]
+            while len(self._kept) > self._room:
+                self._kept.popitem(last=False)
+            return data
+
+    def _load(self, first: int, last: int) -> None:
+        straight_on = first in (self._next, self._next - 1)
+        self._run = min(self._run * 2, max(1, _LONGEST_RUN * BLOCK // self.block)) if straight_on else 1
+        self._next = last + 1
+        index = first
+        while index <= last:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                index += 1
+                continue
+            stop = index + 1
+            while stop <= last and stop not in self._kept:
+                stop += 1
+            if stop > last:
+                stop = max(stop, index + self._run)
+            data = self._fetch(index * self.block, min(stop * self.block, self.size))
+            for number in range(index, stop):
+                at = (number - index) * self.block
+                if at < len(data):
+                    self._kept[number] = data[at : at + self.block]
+            index = stop
 
 
 class RangeReader(io.RawIOBase):
@@ -37,11 +99,8 @@ class RangeReader(io.RawIOBase):
         super().__init__()
         self.size = size
         self.name = name
-        self._fetch = fetch
+        self._blocks = Blocks(size, fetch)
         self._position = 0
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._run = 1
-        self._next = -1
 
     def readable(self) -> bool:
         """Yes."""
@@ -71,48 +130,13 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer as far as the file goes.
+        """Fill a buffer as far as the file goes, and at most as far as is kept at once.
 
         Returns:
             How many bytes were read; 0 at the end.
         """
         view = memoryview(buffer).cast("B")
-        end = min(self._position + min(len(view), _AT_ONCE), self.size)
-        count = max(0, end - self._position)
-        if count:
-            self._load(self._position // BLOCK, (end - 1) // BLOCK)
-            done = 0
-            while done < count:
-                index, inside = divmod(self._position + done, BLOCK)
-                piece = self._blocks[index][inside : inside + count - done]
-                view[done : done + len(piece)] = piece
-                done += len(piece)
-            self._position += count
-            self._trim()
-        return count
-
-    def _load(self, first: int, last: int) -> None:
-        straight_on = first in (self._next, self._next - 1)
-        self._run = min(self._run * 2, _LONGEST_RUN) if straight_on else 1
-        self._next = last + 1
-        index = first
-        while index <= last:
-            if index in self._blocks:
-                self._blocks.move_to_end(index)
-                index += 1
-                continue
-            stop = index + 1
-            while stop <= last and stop not in self._blocks:
-                stop += 1
-            if stop > last:
-                stop = max(stop, index + self._run)
-            data = self._fetch(index * BLOCK, min(stop * BLOCK, self.size))
-            for number in range(index, stop):
-                at = (number - index) * BLOCK
-                if at < len(data):
-                    self._blocks[number] = data[at : at + BLOCK]
-            index = stop
-
-    def _trim(self) -> None:
-        while len(self._blocks) > KEPT:
-            self._blocks.popitem(last=False)
+        data = self._blocks.read(self._position, self._position + min(len(view), self._blocks.most))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -273,7 +273,9 @@ def chained_path(text: str) -> str:
         return rest
     _, zone, algorithm, hash_, *label = parts
     # here a label ends where the text does; there a query would begin
-    return "/".join([*([zone] if zone else []), algorithm, hash_, *(part.replace("?", "%3F") for part in label if part)])
+    return "/".join(
+        [*([zone] if zone else []), algorithm, hash_, *(part.replace("?", "%3F") for part in label if part)]
+    )
 
 
 def with_location(uri: str, path: str) -> str:

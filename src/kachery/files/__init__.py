@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from .finding import FileInfo, file_info, locate
-from .loading import load_bytes, load_file, open_file
+from .loading import Readable, find_readable, load_bytes, load_file, open_file
 from .opening import Place, describe, open_place, open_zone, stays_here
 from .storing import Stored, delete_file, link_file, store_bytes, store_file, store_stream
 
 __all__ = [
     "FileInfo",
     "Place",
+    "Readable",
     "Stored",
     "delete_file",
     "describe",
     "file_info",
+    "find_readable",
     "link_file",
     "load_bytes",
     "load_file",

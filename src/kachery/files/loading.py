@@ -18,6 +18,7 @@ import io
 import logging
 import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from .. import digest, progress, reading, settings, uri, web
@@ -44,6 +45,8 @@ from .finding import explained, failure_of, find_local, find_remote
 from .opening import open_zone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .opening import Place
 
 
@@ -152,6 +155,68 @@ def load_bytes(
         return _slice(file, size, start, end)
 
 
+@dataclass(frozen=True)
+class Readable:
+    """A file that can be read from, in whole or in part.
+
+    Attributes:
+        name: What to call it.
+        size: In bytes.
+        path: Where its verified content is on this machine, or `None`.
+        read: Gets the bytes from a start to an end that are within the file.
+    """
+
+    name: str
+    size: int
+    path: str | None
+    read: Callable[[int, int], bytes]
+
+
+def find_readable(
+    text: str, *, zone: str | None = None, fr: Place | None = None, remote_only: bool = False
+) -> Readable:
+    """Where a file can be read from; what is not read is not moved, unless it is small.
+
+    Args:
+        text: The file's URI.
+        zone: The zone to ask.
+        fr: The place to ask instead of a zone of the settings.
+        remote_only: Do not look on this machine.
+
+    Raises:
+        NotFound, …: As for `load_file`.
+    """
+    reference = uri.parse(text)
+    if not isinstance(reference, uri.FileRef):
+        return _on_this_machine(load_file(text, zone=zone, fr=fr, remote_only=remote_only), text)
+    problems: list[str] = []
+    local = None if remote_only else find_local(reference, problems)
+    if local is not None:
+        return _on_this_machine(local.path, str(reference))
+    with explained(reference, problems):
+        target = fr or open_zone(zone or reference.zone)
+        found = find_remote(target, reference)
+        if found is None and reference.algorithm == "sha1" and isinstance(target, Zone):
+            brought = target.request_file(reference.hash)
+            found = brought if isinstance(brought, RemoteFile) else None
+        if found is None or found.size <= _SMALL:
+            path = load_file(text, zone=zone, fr=fr, remote_only=remote_only)
+            return _on_this_machine(path, str(reference))
+    return Readable(str(reference), found.size, None, target.reader(found))
+
+
+def _on_this_machine(path: str, name: str) -> Readable:
+    with explaining("read", path):
+        size = os.stat(path).st_size
+
+    def read(start: int, end: int) -> bytes:
+        with explaining("read", path), open(path, "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    return Readable(name, size, path, read)
+
+
 def open_file(text: str, *, zone: str | None = None, fr: Place | None = None, remote_only: bool = False) -> BinaryIO:
     """Open a file for reading, wherever it is; what is not read is not moved.
 
@@ -167,22 +232,10 @@ def open_file(text: str, *, zone: str | None = None, fr: Place | None = None, re
     Raises:
         NotFound, …: As for `load_file`.
     """
-    reference = uri.parse(text)
-    if not isinstance(reference, uri.FileRef):
-        return open(load_file(text, zone=zone, fr=fr, remote_only=remote_only), "rb")
-    problems: list[str] = []
-    local = None if remote_only else find_local(reference, problems)
-    if local is not None:
-        return open(local.path, "rb")
-    with explained(reference, problems):
-        target = fr or open_zone(zone or reference.zone)
-        found = find_remote(target, reference)
-        if found is None and reference.algorithm == "sha1" and isinstance(target, Zone):
-            brought = target.request_file(reference.hash)
-            found = brought if isinstance(brought, RemoteFile) else None
-        if found is None or found.size <= _SMALL:
-            return open(load_file(text, zone=zone, fr=fr, remote_only=remote_only), "rb")
-    raw = reading.RangeReader(found.size, target.reader(found), str(reference))
+    found = find_readable(text, zone=zone, fr=fr, remote_only=remote_only)
+    if found.path is not None:
+        return open(found.path, "rb")
+    raw = reading.RangeReader(found.size, found.read, found.name)
     return io.BufferedReader(raw, buffer_size=64 * 1024)
 
 

@@ -1,0 +1,1 @@
+"""kachery inside other people's frameworks, each module beside the framework that it needs."""
