@@ -22,16 +22,22 @@ export_pins requirements/server.txt --no-dev --extra npy --extra server
 
 # The released programs that ours must get along with, each with what it imports. Installed with --no-deps, because
 # they declare packages that they do not use.
+compile_pins() {
+    uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --generate-hashes --python-version 3.11 "$@"
+}
 for version in 0.4.2 0.4.10; do
     name=kachery-cloud-$version
-    compile_pins() {
-        uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --generate-hashes --python-version 3.11 "$@"
-    }
     {
         echo "# Made by 'make requirements' from $name.in; do not edit. Install with --no-deps."
         echo "kachery-cloud==$version" | compile_pins --no-deps -
         compile_pins "requirements/$name.in"
     } >"requirements/$name.txt"
 done
+
+# What opens kachery:// through fsspec; the tests put ours beside it.
+{
+    echo "# Made by 'make requirements' from fsspec.in; do not edit."
+    compile_pins requirements/fsspec.in
+} >requirements/fsspec.txt
 
 scripts/check-names.sh requirements/*.txt

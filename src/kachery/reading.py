@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What is fetched at once, in bytes, and how many of these are kept.
+#: What is fetched at once, in bytes (`benchmarks/experiments/reading_blocks.py`), and how many of these are kept.
 BLOCK = 256 * 1024
 KEPT = 128
 

@@ -1,4 +1,4 @@
-"""Released kachery-cloud clients, each in an environment of its own, unmodified from the package registry.
+"""Released programs, each in an environment of its own, unmodified from the package registry; kachery-cloud above all.
 
 An environment is made once and kept in `.cache/releases/`, under a name that changes with its pins.
 """
@@ -69,21 +69,55 @@ def ours() -> Release:
 
 def installed(version: str) -> Release:
     """A released version, installed if it is not yet."""
-    pins = ROOT / "requirements" / f"kachery-cloud-{version}.txt"
+    return Release(version, environment(f"kachery-cloud-{version}"))
+
+
+def environment(name: str) -> Path:
+    """An environment with what `requirements/NAME.txt` pins and nothing else, made if it is not there yet.
+
+    Args:
+        name: The pins' name.
+
+    Returns:
+        The environment's directory.
+    """
+    pins = ROOT / "requirements" / f"{name}.txt"
     key = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    prefix = CACHE / f"{version}-{key}"
-    release = Release(version, prefix)
-    with _locked(CACHE / f"{version}.lock"):
+    prefix = CACHE / f"{name}-{key}"
+    with _locked(CACHE / f"{name}.lock"):
         complete = prefix / "complete"
         if not complete.exists():
-            for stale in CACHE.glob(f"{version}-*"):
-                shutil.rmtree(stale)
+            for stale in CACHE.glob(f"{name}-*"):
+                if stale.name.removeprefix(f"{name}-").isalnum():
+                    shutil.rmtree(stale)
             venv.create(prefix, with_pip=True)
-            pip = [str(release.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            command = [*pip, "--use-pep517", "--no-deps", "--require-hashes", "-r", str(pins)]
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            python = str(prefix / "bin" / "python")
+            uv = shutil.which("uv")
+            install = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+            subprocess.run(
+                [*install, "--quiet", "--no-deps", "--require-hashes", "-r", str(pins)],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                # where the settings of uv are
+                cwd=ROOT,
+                env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USE_PEP517": "1"},
+            )
             complete.touch()
-    return release
+    return prefix
+
+
+def add_ours(prefix: Path) -> None:
+    """Put the kachery of this tree, without what it needs, into an environment that has hatchling and editables."""
+    key = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    with _locked(CACHE / f"{prefix.name}.ours.lock"):
+        complete = prefix / "ours"
+        if not complete.exists() or complete.read_text() != key:
+            python = str(prefix / "bin" / "python")
+            uv = shutil.which("uv")
+            install = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+            command = [*install, "--quiet", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, cwd=ROOT)
+            complete.write_text(key)
 
 
 @contextmanager
