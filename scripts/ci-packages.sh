@@ -12,6 +12,8 @@ need curl curl
 need git git
 need ip iproute2
 need make make
+need mariadb mariadb-client-core
+need mariadbd mariadb-server-core
 need nginx nginx-light
 need python3.11 python3.11
 # some tests run programs as other users, who may not enter the home of whoever installed another interpreter

@@ -40,4 +40,14 @@ done
     compile_pins requirements/fsspec.in
 } >requirements/fsspec.txt
 
+# Spyglass without the kachery clients, and those clients alone: the tests put theirs or ours beside it.
+{
+    echo "# Made by 'make requirements' from spyglass-0.6.0.in; do not edit. Install with --no-deps."
+    compile_pins --no-emit-package kachery requirements/spyglass-0.6.0.in
+} >requirements/spyglass-0.6.0.txt
+{
+    echo "# Made by 'make requirements' from kachery-released.in; do not edit. Install with --no-deps."
+    compile_pins --no-deps requirements/kachery-released.in
+} >requirements/kachery-released.txt
+
 scripts/check-names.sh requirements/*.txt

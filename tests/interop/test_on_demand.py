@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -15,10 +14,13 @@ import pytest
 
 from rigs.gateway import KACHERY, OPEN, START, Gateway, free_port
 from rigs.lab import SECRET, Lab
+from rigs.networks import WORLD, two_networks
 from rigs.release import Client, Release, installed, ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rigs.networks import Inside
 
 GIBIBYTE = 1024**3
 EMPTY = "sha1://da39a3ee5e6b4b0d3255bfef95601890afd80709"
@@ -187,43 +189,15 @@ def test_upstreams_protocol_all_the_way(gateway: Gateway, release: Release, prox
 
 
 @pytest.fixture
-def two_networks() -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Two network namespaces with a cable between them: commands that run something in the lab's and in the other.
-
-    The lab's address is 198.18.0.2, the other's 198.18.0.1.
-    """
-    mark = uuid.uuid4().hex[:6]
-    lab, world = f"kachery-lab-{mark}", f"kachery-world-{mark}"
-    ip = shutil.which("ip", path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
-    assert ip is not None, "iproute2 is not installed"
-    command: str = ip
-
-    def run(*arguments: str) -> None:
-        subprocess.run([command, *arguments], check=True, capture_output=True, timeout=30)
-
-    made = []
-    try:
-        for name in (world, lab):
-            run("netns", "add", name)
-            made.append(name)
-        run("-n", world, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", lab)
-        for name, address in ((world, "198.18.0.1/30"), (lab, "198.18.0.2/30")):
-            run("-n", name, "addr", "add", address, "dev", "cable")
-            run("-n", name, "link", "set", "cable", "up")
-            run("-n", name, "link", "set", "lo", "up")
-        yield (command, "netns", "exec", lab), (command, "netns", "exec", world)
-    finally:
-        # what still runs inside was ended by the test; the cable goes with its ends
-        for name in made:
-            run("netns", "del", name)
+def networks() -> Iterator[tuple[Inside, Inside]]:
+    with two_networks() as made:
+        yield made
 
 
 @pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="only root can make network namespaces")
-def test_a_lab_without_any_reachable_port(
-    release: Release, two_networks: tuple[tuple[str, ...], tuple[str, ...]], tmp_path: Path
-) -> None:
-    in_lab, in_world = two_networks
-    gateway = Gateway(tmp_path / "gateway", environment={"PROXY_SECRET": SECRET}, host="198.18.0.1", inside=in_world)
+def test_a_lab_without_any_reachable_port(release: Release, networks: tuple[Inside, Inside], tmp_path: Path) -> None:
+    in_lab, in_world = networks
+    gateway = Gateway(tmp_path / "gateway", environment={"PROXY_SECRET": SECRET}, host=WORLD, inside=in_world)
     directory = tmp_path / "elsewhere" / "kachery-cloud"
     directory.mkdir(parents=True)
     lab = Lab(tmp_path / "lab", gateway.url, inside=in_lab)

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,28 @@ def add_ours(prefix: Path) -> None:
             command = [*install, "--quiet", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL, cwd=ROOT)
             complete.write_text(key)
+
+
+def source(name: str, distribution: str) -> Path:
+    """The source archive of a pinned distribution, of the hash that `requirements/NAME.txt` gives."""
+    prefix = environment(name)
+    (pins,) = re.findall(
+        rf"^{re.escape(distribution)}==.*?(?:\\\n .*?)*$",
+        (ROOT / "requirements" / f"{name}.txt").read_text(),
+        re.MULTILINE,
+    )
+    with _locked(CACHE / f"{name}.lock"):
+        sources = prefix / "sources"
+        if not sources.exists():
+            (prefix / "pins.txt").write_text(pins + "\n")
+            pip = [str(prefix / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+            options = ["--no-deps", "--no-binary", distribution, "--require-hashes", "-r", str(prefix / "pins.txt")]
+            subprocess.run(
+                [*pip, *options, "--dest", str(prefix / "sources.new")], check=True, stdin=subprocess.DEVNULL
+            )
+            (prefix / "sources.new").rename(sources)
+    (archive,) = sources.iterdir()
+    return archive
 
 
 @contextmanager

@@ -114,7 +114,8 @@ def run(
                 )
     if len({(resource.relay, resource.zone, resource.name) for resource in resources}) < len(resources):
         raise InvalidInput("the same resource was given twice", hint="give each --config once")
-    sharings = [Sharing(directories or resource.directories) for resource in resources]
+    sharings = [Sharing(directories or resource.directories, resource.store) for resource in resources]
+    _warn_of_common(resources, sharings)
     if dry_run:
         _list(resources, sharings, as_json=as_json)
         return
@@ -173,6 +174,18 @@ def _usual(name: str | None, *, make: bool) -> ResourceConfig:
             path.parent.mkdir(parents=True, exist_ok=True)
         configuration.write(path, content)
     return configuration.made(content, path)
+
+
+def _warn_of_common(resources: Sequence[ResourceConfig], sharings: Sequence[Sharing]) -> None:
+    """Say which zones would get the same files; a link is made for one zone, and nothing in it says which."""
+    for shared in {(sharing.root, sharing.directories) for sharing in sharings}:
+        found = zip(resources, sharings, strict=True)
+        zones = sorted({resource.zone for resource, each in found if (each.root, each.directories) == shared})
+        if len(zones) > 1:
+            output.warn(
+                f"{' and '.join(zones)} share the same files, those of {shared[0]}: whoever may load from one of these "
+                "zones gets them all; a kacheryCloudDir of its own for each resource keeps them apart"
+            )
 
 
 def _host_name() -> str:

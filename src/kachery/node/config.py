@@ -8,6 +8,7 @@
 | `proxyUrl` | the relay's address, http or https |
 | `proxySecret` | the relay's secret; not needed where the relay knows this machine's client |
 | `directories` | ours: share only what lies in these directories; all that is linked or stored when it is missing |
+| `kacheryCloudDir` | ours: the store directory whose files it shares; that of the settings when it is missing |
 | `gatewayKey` | ours: the key that requests must be signed with, learned at first contact |
 
 The first five are upstream's. Other keys are kept when the file is written. Upstream reads YAML 1.2, in which `no` and
@@ -19,15 +20,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from .. import names
 from ..errors import InvalidInput, NotConfigured, explaining
 from ..store.layout import random_letters, remove_if_there, write_all
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: What the file is called in the working directory.
 FILE_NAME = "kachery-resource.yaml"
@@ -61,6 +60,7 @@ class ResourceConfig:
         uploads: How much is sent at once.
         secret: The relay's secret, or `None`.
         directories: What is shared lies in these; all that the store knows when there are none.
+        store: The store directory whose files it shares; `None` for that of the settings.
         gateway_key: The public key that requests must be signed with, in hex, or `None` before the first contact.
         path: The file it comes from.
     """
@@ -71,6 +71,7 @@ class ResourceConfig:
     uploads: int
     secret: str | None = field(repr=False)
     directories: tuple[str, ...]
+    store: Path | None
     gateway_key: str | None
     path: Path
 
@@ -173,6 +174,7 @@ def made(content: dict[str, Any], path: Path) -> ResourceConfig:
         uploads=require_uploads(content.get("maxConcurrentUploads", DEFAULT_UPLOADS)),
         secret=_text(content, "proxySecret", path) if content.get("proxySecret") is not None else None,
         directories=_directories(content.get("directories"), path),
+        store=_store(content, path),
         gateway_key=_gateway_key(content.get("gatewayKey"), path),
         path=path,
     )
@@ -234,7 +236,17 @@ def _directories(value: Any, path: Path) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
         raise NotConfigured(f"directories in {path} is not a list of paths", hint="as in directories: [/data/raw]")
-    return tuple(os.path.join(path.parent.absolute(), os.path.expanduser(item)) for item in value)
+    return tuple(_beside(path, item) for item in value)
+
+
+def _store(content: dict[str, Any], path: Path) -> Path | None:
+    if content.get("kacheryCloudDir") is None:
+        return None
+    return Path(_beside(path, _text(content, "kacheryCloudDir", path)))
+
+
+def _beside(path: Path, name: str) -> str:
+    return os.path.join(path.parent.absolute(), os.path.expanduser(name))
 
 
 def _gateway_key(value: Any, path: Path) -> str | None:

@@ -57,7 +57,7 @@ class Daemon:
         connected: Callable[[ResourceConfig], None] = lambda _: None,
     ) -> None:
         self._config = config
-        self._sharing = sharing or Sharing(config.directories)
+        self._sharing = sharing or Sharing(config.directories, config.store)
         self._connected = connected
         self._requests = Requests(config.zone, config.name)
         self._jobs = Jobs(self._sharing, config.uploads, into_zone(config.zone))

@@ -91,11 +91,15 @@ class Sharing:
     Args:
         directories: Share only what lies in these; everything when there are none.
         root: The store directory; by default that of the settings.
+
+    Attributes:
+        directories: The real paths of these.
+        root: The store directory.
     """
 
     def __init__(self, directories: Sequence[str] = (), root: Path | None = None) -> None:
-        self._root = Store(root).root
-        self._directories = tuple(os.path.realpath(directory) for directory in directories)
+        self.root = Store(root).root
+        self.directories = tuple(os.path.realpath(directory) for directory in directories)
         self._seen: OrderedDict[str, tuple[str, os.stat_result]] = OrderedDict()
         self._lock = threading.Lock()
         self._hashing: dict[str, threading.Lock] = {}
@@ -113,7 +117,7 @@ class Sharing:
             NotAllowed: If the store knows it, and it is not shared.
             SourceChanged: If what was linked is gone or has another size now.
         """
-        store = Store(self._root)
+        store = Store(self.root)
         found = [candidate for candidate in _candidates(store, hash_) if candidate is not None]
         if not found:
             return None
@@ -148,7 +152,7 @@ class Sharing:
 
     def listing(self) -> Iterator[Listed]:
         """All that the store knows by a SHA-1, and whether it would be shared; only looks, reads nothing."""
-        store = Store(self._root)
+        store = Store(self.root)
         for entry in store.entries():
             if entry.algorithm != "sha1":
                 continue
@@ -178,7 +182,7 @@ class Sharing:
         return None
 
     def _open_verified(self, hash_: str) -> Shared:
-        store = Store(self._root)
+        store = Store(self.root)
         found = [candidate for candidate in _candidates(store, hash_) if candidate is not None]
         if not found:
             raise NotFound("that machine does not have it")
@@ -217,10 +221,10 @@ class Sharing:
         return Shared(candidate.hash, candidate.path, fd, status)
 
     def _is_shared(self, path: str) -> bool:
-        if not self._directories:
+        if not self.directories:
             return True
         real = os.path.realpath(path)
-        return any(os.path.commonpath((directory, real)) == directory for directory in self._directories)
+        return any(os.path.commonpath((directory, real)) == directory for directory in self.directories)
 
 
 def _candidates(store: Store, hash_: str) -> Iterator[Candidate | None]:

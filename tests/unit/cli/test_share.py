@@ -159,6 +159,31 @@ def test_a_dry_run_lists_what_would_be_shared(tmp_path: Path, capsys: pytest.Cap
     assert "2 files would be shared" in capsys.readouterr().err
 
 
+def test_zones_share_the_files_of_their_own_directories(
+    working_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["share", "--dry-run", "--json"]
+    for zone in ("lab.private", "lab.public"):
+        (working_directory / zone).write_bytes(zone.encode())
+        Store(working_directory / "kachery" / zone).link(working_directory / zone)
+        text = YAML.replace("default", zone) + f"kacheryCloudDir: kachery/{zone}\n"
+        (working_directory / f"{zone}.yaml").write_text(text)
+        arguments += ["--config", f"{zone}.yaml"]
+    assert kachery.run(arguments) == 0
+    said = capsys.readouterr()
+    assert {item["zone"]: item["path"] for item in json.loads(said.out)} == {
+        zone: str(working_directory / zone) for zone in ("lab.private", "lab.public")
+    }
+    assert "share the same files" not in said.err
+
+
+def test_zones_that_share_the_same_files_are_named(working_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (working_directory / "a.yaml").write_text(YAML.replace("default", "lab.private"))
+    (working_directory / "b.yaml").write_text(YAML.replace("default", "lab.public"))
+    assert kachery.run(["share", "--dry-run", "--config", "a.yaml", "--config", "b.yaml"]) == 0
+    assert "lab.private and lab.public share the same files" in capsys.readouterr().err
+
+
 def test_without_a_file_the_zone_and_gateway_of_this_machine_are_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_environment: Path
 ) -> None:

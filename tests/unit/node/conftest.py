@@ -25,6 +25,7 @@ def resource(tmp_path: Path) -> Callable[..., ResourceConfig]:
             "uploads": 2,
             "secret": "s3cret",
             "directories": (),
+            "store": None,
             "gateway_key": None,
             "path": tmp_path / "kachery-resource.yaml",
             **changes,

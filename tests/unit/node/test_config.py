@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 
 from kachery.errors import InvalidInput, KacheryError, NotConfigured
 from kachery.node import config
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 UPSTREAM = """\
 resourceName: myres
@@ -37,6 +34,18 @@ def test_upstreams_file(path: Path) -> None:
     assert (found.uploads, found.secret, found.directories, found.gateway_key) == (3, "sek ret", (), None)
     assert found.url == "https://p.example/r/myres"
     assert "sek ret" not in repr(found)
+
+
+def test_a_store_directory_of_its_own(path: Path) -> None:
+    path.write_text(UPSTREAM)
+    assert config.load(path).store is None
+    path.write_text(UPSTREAM + "kacheryCloudDir: /data/kachery/lab.public\n")
+    assert config.load(path).store == Path("/data/kachery/lab.public")
+    path.write_text(UPSTREAM + "kacheryCloudDir: kachery\n")
+    assert config.load(path).store == path.parent / "kachery"
+    path.write_text(UPSTREAM + "kacheryCloudDir: [a, b]\n")
+    with pytest.raises(NotConfigured, match="kacheryCloudDir"):
+        config.load(path)
 
 
 @pytest.mark.parametrize("text", ["no", "on", "12345", "0012", "1e3", "0x1f", "1_000", "1:30", "2024-01-01", "y"])
