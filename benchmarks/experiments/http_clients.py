@@ -1,8 +1,8 @@
 """What it costs to receive a byte with the HTTP clients that Python has.
 
-The experiment behind the choice of urllib3 and of how it is read. Each way fetches one file from nginx over loopback
-and hands the pieces to SHA-1 and to a file, as a download into the store does. Libraries that are not installed are
-left out of the table (`pip install requests httpx aiohttp` adds them).
+The experiment behind `kachery.connections`. Each way fetches one file from nginx over loopback and hands the pieces to
+SHA-1 and to a file, as a download into the store does; those that keep connections also fetch a small file many times.
+Libraries that are not installed are left out of the table (`pip install requests httpx aiohttp` adds them).
 
     python benchmarks/experiments/http_clients.py [--size MIB] [--rounds N]
 """
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
     Take = Callable[[bytes | memoryview], object]
 
 BUFFER = 256 << 10
+
+
+def ours(url: str, take: Take) -> None:
+    """kachery.http, into a buffer that is used again."""
+    from kachery import http as kachery_http
+
+    view = memoryview(bytearray(BUFFER))
+    with kachery_http.request("GET", url) as response:
+        while count := response.readinto(view):
+            take(view[:count])
 
 
 def standard_library(url: str, take: Take) -> None:
@@ -106,6 +116,7 @@ def aiohttp_any(url: str, take: Take) -> None:
 
 
 WAYS: list[tuple[str, str, Callable[[str, Any], None]]] = [
+    ("kachery.http readinto", "kachery", ours),
     ("http.client readinto", "http.client", standard_library),
     ("urllib3 read1", "urllib3", urllib3_read1),
     ("urllib3 read", "urllib3", urllib3_read),
@@ -114,6 +125,67 @@ WAYS: list[tuple[str, str, Callable[[str, Any], None]]] = [
     ("httpx iter_raw", "httpx", httpx_raw),
     ("aiohttp iter_any", "aiohttp", aiohttp_any),
 ]
+
+
+def small_ours(url: str, count: int) -> None:
+    """kachery.http."""
+    from kachery import http as kachery_http
+
+    for _ in range(count):
+        kachery_http.exchange("GET", url)
+
+
+def small_standard_library(url: str, count: int) -> None:
+    """http.client."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc)
+    for _ in range(count):
+        connection.request("GET", parts.path, headers={"Accept-Encoding": "identity"})
+        with connection.getresponse() as response:
+            response.read()
+    connection.close()
+
+
+def small_urllib3(url: str, count: int) -> None:
+    """urllib3."""
+    import urllib3
+
+    with urllib3.PoolManager() as pool:
+        for _ in range(count):
+            pool.request("GET", url, decode_content=False)
+
+
+def small_requests(url: str, count: int) -> None:
+    """requests."""
+    import requests
+
+    with requests.Session() as session:
+        for _ in range(count):
+            session.get(url, timeout=60)
+
+
+SMALL_WAYS: list[tuple[str, str, Callable[[str, int], None]]] = [
+    ("kachery.http", "kachery", small_ours),
+    ("http.client", "http.client", small_standard_library),
+    ("urllib3", "urllib3", small_urllib3),
+    ("requests", "requests", small_requests),
+]
+
+
+def measure_small(url: str, rounds: int, count: int = 1000) -> None:
+    """Print a Markdown table of what a short request on a kept connection costs."""
+    ways = [(name, way) for name, module, way in SMALL_WAYS if importlib.util.find_spec(module)]
+    wall: dict[str, list[float]] = {name: [] for name, _ in ways}
+    for _, way in ways:
+        way(url, 1)
+    for _ in range(rounds):
+        for name, way in ways:
+            start = time.perf_counter()
+            way(url, count)
+            wall[name].append((time.perf_counter() - start) / count * 1e6)
+    print("\n| client | µs a request of 4 KiB, best | median |\n|---|---|---|")
+    for name, _ in ways:
+        print(f"| {name} | {min(wall[name]):.0f} | {statistics.median(wall[name]):.0f} |")
 
 
 def main() -> int:
@@ -154,8 +226,10 @@ def main() -> int:
                         cpu[name].append(time.process_time() - used)
                         assert copy.tell() == given.size << 20, f"{name} brought {copy.tell()} bytes"
                 print(f"round {number + 1} of {given.rounds} done", file=sys.stderr)
+            (root / "tiny").write_bytes(block[:4096])
+            measure_small(f"{base}/tiny", given.rounds)
 
-    print(f"{given.size} MiB over loopback, into a file and SHA-1; {given.rounds} rounds\n")
+    print(f"\n{given.size} MiB over loopback, into a file and SHA-1; {given.rounds} rounds\n")
     print("| client | best MiB/s | median MiB/s | CPU s/GiB, median |\n|---|---|---|---|")
     for name, _ in ways:
         median = statistics.median(wall[name])

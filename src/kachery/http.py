@@ -1,8 +1,8 @@
 """Talking HTTP: kept connections, bounded waits, retries of what may pass, and errors that say whom we talked to.
 
 Connections are kept between calls, in this process and thread-safely; a forked child starts with none. Proxies are
-those of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), certificates those of the system. Why urllib3: of the kept
-libraries it moves a byte with the least work (`benchmarks/experiments/http_clients.py`), and most machines have it.
+those of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), certificates those of the system. What goes straight to a
+server uses our own `connections`, what goes through a proxy urllib3 (`proxies`).
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import os
 import random
-import threading
+import re
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote, urljoin, urlsplit
 
 from . import settings
+from .connections import BrokenReply, NoConnection, Pool
 from .errors import BadReply, InvalidInput, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    import urllib3
 
 _T = TypeVar("_T")
 
@@ -51,15 +50,25 @@ _SHORT_BODY = 4096
 # the shortest time from a short request to the head of its reply, in seconds, by host
 _latencies: dict[str, float] = {}
 
-_pools: dict[str | None, urllib3.PoolManager] = {}
-_pools_lock = threading.Lock()
+# redirects that are followed, one after the other
+_MOST_REDIRECTS = 5
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+_PORTS = {"http": 80, "https": 443}
+
+# what an address may hold as it is; the rest is escaped
+_SAFE = "!#$%&'()*+,/:;=?@[]~"
+
+_INJECTED = re.compile(r"[\r\n\0]")
+
+_pool = Pool()
 
 
 def _begin_anew() -> None:
-    global _pools_lock
+    global _pool
     # its parent's connections are not a child's, and another thread of its parent may have held the lock
-    _pools_lock = threading.Lock()
-    _pools.clear()
+    _pool = Pool()
 
 
 if hasattr(os, "register_at_fork"):
@@ -82,6 +91,63 @@ class Untrusted(Unreachable):
     """A peer cannot prove who it is; asking again does not help."""
 
 
+class _Source(Protocol):
+    """A reply as it comes, over whatever connection."""
+
+    status: int
+    headers: dict[str, str]
+
+    def read(self, limit: int) -> bytes: ...
+
+    def readinto(self, view: memoryview) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Response:
+    """The head of a reply, and its body while it comes; a context that lets go of the connection.
+
+    Attributes:
+        status: The HTTP status.
+        headers: By lower-case name.
+        host: Who sent it.
+    """
+
+    def __init__(self, source: _Source, host: str) -> None:
+        self.status = source.status
+        self.headers = source.headers
+        self.host = host
+        self._source = source
+
+    def read(self, limit: int = _BLOCK) -> bytes:
+        """What has come of the body, up to a limit; waits for something; empty at the end.
+
+        Raises:
+            TimedOut, Unreachable: If nothing comes, or the connection breaks.
+        """
+        try:
+            return self._source.read(limit)
+        except _FAILURES as error:
+            raise broken(error, self.host) from error
+
+    def readinto(self, view: memoryview) -> int:
+        """As `read`, into a buffer; says how many bytes."""
+        try:
+            return self._source.readinto(view)
+        except _FAILURES as error:
+            raise broken(error, self.host) from error
+
+    def close(self) -> None:
+        """Let go of the connection; it is kept when the body was read to its end."""
+        self._source.close()
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def request(
     method: str,
     url: str,
@@ -90,7 +156,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     timeout: float | None = None,
     follow: bool = False,
-) -> urllib3.BaseHTTPResponse:
+) -> Response:
     """Send one request and return the reply's head; the body is still to be read, in a `with` block.
 
     Args:
@@ -99,41 +165,78 @@ def request(
         body: What to send; for an iterable, `headers` must have its `Content-Length`.
         headers: More headers.
         timeout: How long to wait for a peer that says nothing, in seconds; by default the setting.
-        follow: Whether redirects are followed.
+        follow: Whether redirects are followed; only where there is no body.
 
     Raises:
         InvalidInput: If the address is not one.
         TimedOut, Unreachable: If there is no reply.
     """
-    import urllib3
-    from urllib3 import exceptions
-
     patience = settings.timeout() if timeout is None else timeout
+    for _ in range(_MOST_REDIRECTS + 1):
+        started = time.monotonic()
+        response = _send(method, url, body, headers or {}, patience)
+        if body is None or (isinstance(body, bytes) and len(body) <= _SHORT_BODY):
+            elapsed = time.monotonic() - started
+            _latencies[response.host] = min(elapsed, _latencies.get(response.host, elapsed))
+        target = response.headers.get("location")
+        if not follow or body is not None or target is None or response.status not in _REDIRECTS:
+            return response
+        response.close()
+        try:
+            url = urljoin(url, target)
+        except ValueError:
+            raise BadReply(f"{response.host} sends one to an address that is none") from None
+        if not url.startswith(("http://", "https://")):
+            raise BadReply(f"{response.host} sends one to an address that is not of the web")
+        if peer(url) != response.host:
+            # what opens one server's door is not for another
+            headers = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
+    raise BadReply(f"{peer(url)} sends one from address to address", hint="check the address")
+
+
+def _send(
+    method: str,
+    url: str,
+    body: bytes | Iterable[bytes | memoryview] | None,
+    headers: Mapping[str, str],
+    patience: float,
+) -> Response:
     host = peer(url)
-    if not url.startswith(("http://", "https://")):
-        raise InvalidInput(f"not an address: {host!r}", hint="it must begin with http:// or https://")
-    started = time.monotonic()
+    connecting = min(CONNECT_TIMEOUT, patience)
     try:
-        response = _pool(url).request(
-            method,
-            url,
-            # memoryviews go out as bytes do, although its types do not say so
-            body=body,  # type: ignore[arg-type]
-            headers={"User-Agent": user_agent(), "Accept-Encoding": "identity", **(headers or {})},
-            timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, patience), read=patience),
-            redirect=follow,
-            retries=urllib3.Retry(total=None, connect=0, read=0, redirect=5 if follow else 0, status=0, other=0),
-            preload_content=False,
-            decode_content=False,
-        )
+        parts = urlsplit(url)
+        name, port = parts.hostname, parts.port
+        if parts.scheme not in _PORTS or not name:
+            raise InvalidInput(f"not an address: {host!r}", hint="it must begin with http:// or https://")
+        fields = {"User-Agent": user_agent(), "Accept-Encoding": "identity", **headers}
+        proxy = _proxy(url)
+        if proxy is not None:
+            from . import proxies
+
+            return Response(proxies.request(proxy, method, url, body, fields, connecting, patience), host)
+        if isinstance(body, bytes):
+            fields.setdefault("Content-Length", str(len(body)))
+        elif body is None and method not in ("GET", "HEAD", "OPTIONS", "DELETE"):
+            fields["Content-Length"] = "0"
+        head = _head(method, parts.netloc.rpartition("@")[2], parts.path or "/", parts.query, fields)
+        server = parts.scheme, name, port or _PORTS[parts.scheme]
+        return Response(_pool.request(method, server, head, body, connecting, patience), host)
+    except _FAILURES as error:
+        raise broken(error, host) from error
     except ValueError as error:
         raise InvalidInput(f"not an address: {host!r}: {error}") from error
-    except exceptions.HTTPError as error:
-        raise broken(error, host) from error
-    if body is None or (isinstance(body, bytes) and len(body) <= _SHORT_BODY):
-        elapsed = time.monotonic() - started
-        _latencies[host] = min(elapsed, _latencies.get(host, elapsed))
-    return response
+
+
+def _head(method: str, host: str, path: str, query: str, fields: Mapping[str, str]) -> bytes:
+    target = f"{path}?{query}" if query else path
+    if not host.isascii():
+        host = host.encode("idna").decode()
+    lines = [f"{method} {quote(target, safe=_SAFE)} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    for line in lines:
+        if _INJECTED.search(line):
+            raise ValueError("a header field holds the end of a line")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def is_near(url: str) -> bool:
@@ -141,36 +244,30 @@ def is_near(url: str) -> bool:
     return _latencies.get(peer(url), NEAR) < NEAR
 
 
-def broken(error: Exception, host: str) -> Unreachable:
-    """The error of ours for one of the HTTP library's."""
-    from urllib3 import exceptions
+_FAILURES = (OSError, BrokenReply, NoConnection)
 
-    reason = error.reason if isinstance(error, exceptions.MaxRetryError) and error.reason is not None else error
-    if isinstance(reason, exceptions.NewConnectionError):
-        cause = reason.__cause__ or reason.__context__
-        text = cause.strerror if isinstance(cause, OSError) and cause.strerror else "no connection"
-        return Unreachable(
-            f"{host} cannot be reached: {text}", hint="check the address, and that the server is running"
-        )
-    if isinstance(reason, exceptions.ConnectTimeoutError | exceptions.ReadTimeoutError | TimeoutError):
+
+def broken(error: Exception, host: str) -> Unreachable:
+    """The error of ours for one of the system's."""
+    cause = error.cause if isinstance(error, NoConnection) else error
+    if isinstance(cause, TimeoutError):
         return TimedOut(f"{host} did not answer in time", hint="try again, or set KACHERY_TIMEOUT to more seconds")
-    if isinstance(reason, exceptions.SSLError):
+    # only the errors of certificates have it; to import `ssl` for a look would take longer than a request
+    untrusted = getattr(cause, "verify_message", None)
+    if untrusted is not None:
         return Untrusted(
-            f"{host} has no certificate that this machine trusts: {reason}", hint="check the address and the clock"
+            f"{host} has no certificate that this machine trusts: {untrusted}",
+            hint="check the address and the clock",
         )
-    if isinstance(reason, exceptions.ProxyError):
-        return Unreachable(
-            f"the proxy for {host} cannot be used: {reason}", hint="check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
-        )
-    if isinstance(reason, exceptions.ResponseError):
-        return BadReply(f"{host} sends one from address to address: {reason}", hint="check the address")
-    # the library wraps what happened into a pair of its own words and the cause
-    cause = reason.args[-1] if isinstance(reason, exceptions.ProtocolError) and reason.args else reason
     what = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+    if isinstance(error, NoConnection):
+        return Unreachable(
+            f"{host} cannot be reached: {what}", hint="check the address, and that the server is running"
+        )
     return Unreachable(f"the connection to {host} broke: {what}", hint="try again")
 
 
-def read_all(response: urllib3.BaseHTTPResponse, host: str, limit: int = _LONGEST_REPLY) -> bytes:
+def read_all(response: Response, host: str, limit: int = _LONGEST_REPLY) -> bytes:
     """The whole body of a reply, which is closed.
 
     Raises:
@@ -178,25 +275,18 @@ def read_all(response: urllib3.BaseHTTPResponse, host: str, limit: int = _LONGES
         TimedOut: If it does not end, however much comes.
         Unreachable: If the connection breaks.
     """
-    from urllib3 import exceptions
-
-    data = bytearray()
     patience = settings.timeout()
     deadline = time.monotonic() + patience
-    try:
-        while piece := response.read1(_BLOCK):
-            data += piece
-            if len(data) > limit:
+    pieces, length = [], 0
+    with response:
+        while piece := response.read():
+            pieces.append(piece)
+            length += len(piece)
+            if length > limit:
                 raise BadReply(f"{host} sent more than {limit} bytes where a short reply was expected")
             if time.monotonic() > deadline:
                 raise TimedOut(f"{host} has not finished a short reply in {patience:.0f} s", hint="try again")
-        response.release_conn()
-    except exceptions.HTTPError as error:
-        raise broken(error, host) from error
-    finally:
-        # a connection with something left in it is of no use to the next request
-        response.close()
-    return bytes(data)
+    return b"".join(pieces)
 
 
 def post_json(
@@ -220,8 +310,7 @@ def exchange(
 ) -> Reply:
     """Send one request and read the whole reply; arguments and errors as for `request`."""
     response = request(method, url, body=body, headers=headers, timeout=timeout, follow=follow)
-    data = read_all(response, peer(url))
-    return Reply(response.status, {name.lower(): value for name, value in response.headers.items()}, data, peer(url))
+    return Reply(response.status, response.headers, read_all(response, response.host), response.host)
 
 
 class Reply:
@@ -324,30 +413,6 @@ def user_agent() -> str:
     from ._version import __version__
 
     return f"kachery/{__version__}"
-
-
-def _pool(url: str) -> urllib3.PoolManager:
-    import urllib3
-
-    proxy = _proxy(url)
-    with _pools_lock:
-        pool = _pools.get(proxy)
-        if pool is None:
-            options: dict[str, Any] = {"num_pools": 16, "maxsize": 32, "blocksize": _BLOCK}
-            pool = _through(proxy, options) if proxy else urllib3.PoolManager(**options)
-            _pools[proxy] = pool
-        return pool
-
-
-def _through(proxy: str, options: dict[str, Any]) -> urllib3.ProxyManager:
-    import urllib3
-
-    parts = urlsplit(proxy)
-    if parts.username is None:
-        return urllib3.ProxyManager(proxy, **options)
-    who = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return urllib3.ProxyManager(address, proxy_headers=urllib3.make_headers(proxy_basic_auth=who), **options)
 
 
 def _proxy(url: str) -> str | None:

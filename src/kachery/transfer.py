@@ -18,8 +18,6 @@ from .errors import BadReply, KacheryError, NotAllowed, NotFound, TimedOut, Unre
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import urllib3
-
     from .progress import Progress
 
 #: What one request asks for, in bytes: at least so much,
@@ -292,8 +290,6 @@ class _Interrupted(Exception):
 def _fetch(
     addresses: _Addresses, sink: Sink, start: int, end: int, moved: Callable[[int], None], *, whole: bool
 ) -> None:
-    from urllib3 import exceptions
-
     url = addresses.current()
     try:
         response = _open_range(url, start, end, sink.size)
@@ -316,45 +312,43 @@ def _fetch(
     to_skip = start if response.status == 200 else 0
     patience = settings.timeout()
     looked, arrived, seen = time.monotonic(), 0, 0
+    # one buffer for all of it: new memory for each piece costs more than the copy
+    buffer = memoryview(bytearray(min(_BUFFER, max(1, to_skip + end - start))))
     try:
         with response:
             while position < end:
-                data = response.read1(min(_BUFFER, to_skip + end - position))
-                if not data:
-                    raise _Interrupted(
-                        Unreachable(f"the connection to {host} broke {end - position} bytes before the end")
-                    )
-                arrived += len(data)
+                count = response.readinto(buffer[: to_skip + end - position])
+                if not count:
+                    raise Unreachable(f"the connection to {host} broke {end - position} bytes before the end")
+                arrived += count
                 if time.monotonic() - looked > patience:
                     if arrived - seen < _CRAWL * patience:
-                        raise _Interrupted(
-                            TimedOut(
-                                f"{host} sends hardly anything: {arrived - seen} bytes in {patience:.0f} s",
-                                hint="try again later",
-                            )
+                        raise TimedOut(
+                            f"{host} sends hardly anything: {arrived - seen} bytes in {patience:.0f} s",
+                            hint="try again later",
                         )
                     looked, seen = time.monotonic(), arrived
-                if to_skip:
-                    drop = min(to_skip, len(data))
-                    to_skip, data = to_skip - drop, data[drop:]
-                sink.write(position, data)
-                position += len(data)
-                moved(len(data))
-                if position - marked >= _MARK_EVERY:
-                    sink.mark(marked, position)
-                    marked = position
-            if response.status == 206 or end == sink.size:
-                if response.read1(1):
-                    raise BadReply(f"{host} sends more than the {end - start} bytes it was asked for")
-                response.release_conn()
-    except exceptions.HTTPError as error:
-        raise _Interrupted(http.broken(error, host)) from error
+                drop = min(to_skip, count)
+                to_skip -= drop
+                if count > drop:
+                    sink.write(position, buffer[drop:count])
+                    position += count - drop
+                    moved(count - drop)
+                    if position - marked >= _MARK_EVERY:
+                        sink.mark(marked, position)
+                        marked = position
+            if (response.status == 206 or end == sink.size) and response.read(1):
+                raise BadReply(f"{host} sends more than the {end - start} bytes it was asked for")
+    except BadReply:
+        raise
+    except Unreachable as error:
+        raise _Interrupted(error) from error
     finally:
         if position > marked:
             sink.mark(marked, position)
 
 
-def _open_range(url: str, start: int, end: int, size: int) -> urllib3.BaseHTTPResponse:
+def _open_range(url: str, start: int, end: int, size: int) -> http.Response:
     headers = {} if (start, end) == (0, size) else {"Range": f"bytes={start}-{end - 1}"}
     response = http.request("GET", url, headers=headers, follow=True)
     try:
@@ -366,9 +360,9 @@ def _open_range(url: str, start: int, end: int, size: int) -> urllib3.BaseHTTPRe
     return response
 
 
-def _raise_if_told(response: urllib3.BaseHTTPResponse, host: str) -> None:
+def _raise_if_told(response: http.Response, host: str) -> None:
     """Raise what a gateway of ours says, but for what a new address may mend."""
-    kind = by_code(response.headers.get("Kachery-Error", ""))
+    kind = by_code(response.headers.get("kachery-error", ""))
     if kind is None or response.status in (200, 206, 400, 401, 403, 410):
         return
     text = http.read_all(response, host, _LONGEST_REASON).decode("utf-8", "replace")
@@ -376,13 +370,13 @@ def _raise_if_told(response: urllib3.BaseHTTPResponse, host: str) -> None:
 
 
 def _check_range(status: int, headers: Mapping[str, str], host: str, start: int, end: int, size: int) -> None:
-    http.raise_if_busy(status, {name.lower(): value for name, value in headers.items()}, host)
+    http.raise_if_busy(status, headers, host)
     if status == 206:
-        given = headers.get("Content-Range", "")
+        given = headers.get("content-range", "")
         if given != f"bytes {start}-{end - 1}/{size}":
             raise BadReply(f"{host} was asked for bytes {start}-{end - 1} of {size} and sends {given or 'no range'}")
     elif status == 200:
-        length = headers.get("Content-Length")
+        length = headers.get("content-length")
         if length is not None and length != str(size):
             raise BadReply(
                 f"{host} sends {length} bytes of a file that should have {size}", hint="nothing of it was kept"

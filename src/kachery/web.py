@@ -89,33 +89,31 @@ def fetch(url: str, directory: str, progress: Progress, *, sha1: str | None = No
 
 
 def _fetch_once(url: str, directory: str, progress: Progress, sha1: str | None) -> BinaryIO:
-    from urllib3 import exceptions
-
     host = http.peer(url)
     response = http.request("GET", url, follow=True)
     with response:
-        http.raise_if_busy(response.status, {name.lower(): value for name, value in response.headers.items()}, host)
+        http.raise_if_busy(response.status, response.headers, host)
         if response.status in (404, 410):
             raise NotFound(f"{host} has nothing at {url}")
         if response.status in (401, 403):
             raise NotAllowed(f"{host} does not hand out {url} (HTTP {response.status})")
         if response.status != 200:
             raise Unreachable(f"{host} answered HTTP {response.status} for {url}")
-        length = response.headers.get("Content-Length")
+        length = response.headers.get("content-length")
         found, count = digest.new("sha1"), 0
         with explaining("write to", directory):
             file: BinaryIO = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 — the caller closes it
         try:
-            while data := response.read1(_BLOCK):
+            while data := response.read(_BLOCK):
                 found.update(data)
                 with explaining("write to", directory):
                     file.write(data)
                 count += len(data)
                 progress.advance(len(data))
-        except exceptions.HTTPError as error:
+        except Unreachable:
             file.close()
             progress.advance(-count)
-            raise http.broken(error, host) from error
+            raise
         except BaseException:
             file.close()
             raise
