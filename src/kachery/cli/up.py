@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ..gateway.runtime import Gateway
+    from ..gateway.services.channels import Channels
 
 
 def up(
@@ -32,6 +33,18 @@ def up(
     max_file_size: Annotated[
         int | None, typer.Option(help="Largest file accepted, in bytes.", min=1, show_default="16 TiB")
     ] = None,
+    classic: Annotated[
+        Path | None,
+        typer.Option(
+            help="Channels of the classic protocol, a kachery.json.", show_default="kachery.json in the data directory"
+        ),
+    ] = None,
+    classic_port: Annotated[
+        int | None, typer.Option(help="Port for the classic protocol alone; else it is at /classic.", min=0, max=65535)
+    ] = None,
+    classic_zone: Annotated[
+        str | None, typer.Option(help="Zone of channels that name none.", show_default="--zone")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a gateway until Ctrl-C.
@@ -45,19 +58,26 @@ def up(
 
     if log_level not in logs.LEVELS:
         raise InvalidInput(f"unknown log level {log_level!r}", hint="one of " + ", ".join(logs.LEVELS))
+    directory = data.expanduser().absolute() if data else gateway_config.default_data_directory()
+    channels = _channels(directory, classic, classic_port, classic_zone or zone)
     config = gateway_config.GatewayConfig(
-        data=data.expanduser().absolute() if data else gateway_config.default_data_directory(),
+        data=directory,
         host=host,
         port=port,
         public_url=gateway_config.require_public_url(public_url) if public_url else None,
         max_size=max_file_size or gateway_config.DEFAULT_MAX_SIZE,
         log_level=log_level,
+        channels=channels,
     )
     with server.only_gateway(config):
         # before anything is written: a port in use must leave no trace
         listener = server.listen(config.host, config.port)
+        own_port = channels.port if channels else None
+        classic_listener = None if own_port is None else server.listen(config.host, own_port)
         gateway = runtime.open_gateway(config, logs.make_log(config.log_level))
         token = _prepare(gateway, zone)
+        if channels is not None:
+            gateway.database.read_now(_require_zones, channels)
 
         def ready(url: str, address: str) -> None:
             if token is not None:
@@ -65,9 +85,43 @@ def up(
                     f"You administer this gateway. Choose a password for its pages: {address}/invitation/{token}"
                 )
             _configure_this_machine(address, zone)
+            if channels is not None:
+                own = "" if classic_listener is None else f", and port {classic_listener.getsockname()[1]}"
+                output.tell(f"Classic channels {', '.join(channels.channels)}: {address}/classic{own}")
             output.data(f"ready {url}")
 
-        server.serve(gateway, listener, ready)
+        server.serve(gateway, listener, ready, classic_listener)
+
+
+def _channels(data: Path, path: Path | None, port: int | None, zone: str) -> Channels | None:
+    """The channels that were asked for, or that the data directory has."""
+    from dataclasses import replace
+
+    from ..errors import InvalidInput
+    from ..gateway.config import GatewayConfig, read_channels
+
+    own = GatewayConfig(data=data).channels_path
+    if path is None and not own.exists():
+        if port is not None:
+            raise InvalidInput("there are no classic channels to serve", hint=f"name them with --classic, or in {own}")
+        return None
+    found = path.expanduser().absolute() if path else own
+    channels = read_channels(found, zone)
+    if found.stat().st_mode & 0o077:
+        output.tell(f"Others on this machine may read the passwords in {found}; `chmod 600` it.")
+    return channels if port is None else replace(channels, port=port)
+
+
+def _require_zones(connection: Connection, channels: Channels) -> None:
+    from ..errors import NotConfigured
+    from ..gateway.services import zones
+
+    for channel in channels.channels.values():
+        if zones.find(connection, channel.zone) is None:
+            raise NotConfigured(
+                f"channel {channel.name!r} is of zone {channel.zone!r}, which this gateway does not have",
+                hint=f"`kachery admin zone create {channel.zone}` makes it",
+            )
 
 
 def _prepare(gateway: Gateway, zone: str) -> str | None:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import KacheryError
+from .dialects.classic import PREFIX as CLASSIC_PREFIX
+from .dialects.classic import ClassicDialect
 from .dialects.cloud import CloudDialect
 from .dialects.keys import PATHS as KEYS_PATHS
 from .dialects.keys import KeysDialect
@@ -43,13 +45,17 @@ class Application:
 
     Args:
         gateway: The gateway's parts; closed by us at shutdown.
+        classic_port: A port where the classic protocol alone is spoken.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, classic_port: int | None = None) -> None:
         self._gateway = gateway
         self._cloud = CloudDialect(gateway)
         self._transfers = Transfers(gateway)
         self._keys = KeysDialect(gateway)
+        channels = gateway.config.channels
+        self._classic = None if channels is None else ClassicDialect(gateway, channels.channels)
+        self._classic_port = classic_port
         self._native = NativeDialect(gateway)
         self._pages = Pages(gateway)
         self._proxy = ResourceProxy(
@@ -63,14 +69,20 @@ class Application:
             await self._live(receive, send)
             return
         path: str = scope["path"]
+        alone = self._classic_port is not None and scope["server"] and scope["server"][1] == self._classic_port
         if scope["type"] == "websocket":
+            if alone:
+                await send({"type": "websocket.close"})
+                return
             # upstream's daemons connect wherever their proxy's address points
             serve = self._native.on_demand.serve if path == SOCKET_PATH else self._proxy.serve
             await serve(scope, receive, send)
             return
-        if path == "/api/gateway":
-            answer: ASGIApp = self._cloud
-            route = path
+        if self._classic is not None and (alone or path.startswith(f"{CLASSIC_PREFIX}/")):
+            answer: ASGIApp = self._classic
+            route = f"{CLASSIC_PREFIX}/…"
+        elif path == "/api/gateway":
+            answer, route = self._cloud, path
         elif path.startswith("/transfer/"):
             answer, route = self._transfers, "/transfer/…"
         elif path in KEYS_PATHS:
@@ -142,6 +154,10 @@ class Application:
 
     async def flush(self) -> None:
         """Write the counters into the account book; a failure is logged, and the next time comes."""
+        try:
+            await self._gateway.traffic.flush()
+        except KacheryError as error:
+            self._gateway.log.error("quotas_not_written", reason=error.message)
         counts = self._gateway.counters.take()
         if not counts:
             return

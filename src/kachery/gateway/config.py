@@ -4,6 +4,7 @@ DATA/                     0700
 ├── kachery.sqlite        0600: users, zones, permissions, files, uploads, usage
 ├── gateway.json          the address of the gateway that runs, or ran last, on this directory
 ├── gateway.lock          held by the gateway that runs
+├── kachery.json          the channels of the classic protocol, if there are any
 └── buckets/default/      the directory bucket
 """
 
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import InvalidInput, NotConfigured
+from ..errors import InvalidInput, NotConfigured, from_os_error
+from .services import channels
 
 DEFAULT_PORT = 8471
 
@@ -37,6 +39,7 @@ class GatewayConfig:
         public_url: The address that clients use when it is not the one listened on, without a slash at its end.
         max_size: The largest file accepted, in bytes.
         log_level: `debug`, `info`, `warning` or `error`.
+        channels: The channels of the classic protocol; without them it is not spoken.
     """
 
     data: Path
@@ -45,6 +48,7 @@ class GatewayConfig:
     public_url: str | None = None
     max_size: int = DEFAULT_MAX_SIZE
     log_level: str = "info"
+    channels: channels.Channels | None = None
 
     @property
     def database_path(self) -> Path:
@@ -55,6 +59,11 @@ class GatewayConfig:
     def bucket_path(self) -> Path:
         """The directory bucket."""
         return self.data / "buckets" / "default"
+
+    @property
+    def channels_path(self) -> Path:
+        """Where channels are looked for when nothing else is said."""
+        return self.data / "kachery.json"
 
     @property
     def lock_path(self) -> Path:
@@ -106,6 +115,29 @@ def require_public_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise InvalidInput(f"not an address that a gateway can have: {url!r}", hint="as in https://kachery.example.org")
     return url.rstrip("/")
+
+
+def read_channels(path: Path, zone: str) -> channels.Channels:
+    """The channels of a `kachery.json`.
+
+    Args:
+        path: The file.
+        zone: The zone of channels that name none.
+
+    Raises:
+        NotFound, NotAllowed: If it cannot be read.
+        NotConfigured: If something in it is missing, wrong or not understood.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise from_os_error(error, "read", path) from error
+    try:
+        return channels.parse(json.loads(content), zone)
+    except InvalidInput as error:
+        raise NotConfigured(f"{path}: {error.message}", hint=error.hint) from error
+    except (ValueError, RecursionError) as error:
+        raise NotConfigured(f"{path} is not JSON: {error}") from error
 
 
 def record_address(config: GatewayConfig, url: str) -> None:

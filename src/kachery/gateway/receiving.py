@@ -324,6 +324,11 @@ class Receiver:
             hint="one of the two files was made to collide; nothing was changed",
         )
 
+    async def abandon(self, upload: Upload) -> None:
+        """Give an upload up, with what has come of it; harmless when it is over."""
+        found = await self._database.read(files.find_upload, upload.id)
+        await self._give_up(upload if found is None else found)
+
     async def _give_up(self, upload: Upload) -> None:
         await self._database.write(files.forget_upload, upload.id)
         await self._let_go(upload.id)

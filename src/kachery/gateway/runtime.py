@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..signing import ClientKeys
 from .buckets.directory import DirectoryBucket
+from .channels import ChannelTraffic
 from .database import Database, prepare
 from .receiving import Receiver
 from .relay.connected import Registry, WaitingRoom
@@ -36,6 +37,7 @@ class Gateway:
         signer: Makes transfer addresses.
         registry: The resources that are connected.
         on_demand: Files that they bring.
+        traffic: What goes through classic channels.
         relay_keys: Sign what is asked of daemons.
         proxy_secret: What resources must know that prove nothing else.
         log: Where to say what happened.
@@ -48,6 +50,7 @@ class Gateway:
     signer: TokenSigner
     registry: Registry
     on_demand: OnDemand
+    traffic: ChannelTraffic
     relay_keys: ClientKeys
     proxy_secret: str
     log: FilteringBoundLogger
@@ -74,6 +77,7 @@ def open_gateway(config: GatewayConfig, log: FilteringBoundLogger) -> Gateway:
         TokenSigner(database.write_now(accounts.secret, "transfer addresses")),
         registry,
         OnDemand(database, bucket, receiver, registry, config.max_size, log),
+        ChannelTraffic(database),
         database.write_now(relay_keys),
         os.environ.get("PROXY_SECRET") or database.write_now(proxy_secret),
         log,

@@ -132,7 +132,12 @@ class _Told(BaseException):
     """The process was told to end, and has ended its work."""
 
 
-def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str, str], None]) -> None:
+def serve(
+    gateway: Gateway,
+    listener: socket.socket,
+    on_ready: Callable[[str, str], None],
+    classic: socket.socket | None = None,
+) -> None:
     """Answer requests until the process is told to end, by SIGINT or SIGTERM.
 
     Args:
@@ -140,6 +145,7 @@ def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str, st
         listener: A listening socket.
         on_ready: Called once the gateway answers, with the address it listens on, as in `http://127.0.0.1:8471`, and
             the one to give to others.
+        classic: A listening socket for the classic protocol alone.
     """
     config = gateway.config
     host, port = listener.getsockname()[:2]
@@ -150,11 +156,16 @@ def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str, st
         record_address(config, address)
         on_ready(url, address)
 
-    run(Application(gateway), listener, gateway.log, ready)
+    application = Application(gateway, None if classic is None else classic.getsockname()[1])
+    run(application, listener, gateway.log, ready, classic)
 
 
 def run(
-    application: ASGIApp, listener: socket.socket, log: FilteringBoundLogger, on_ready: Callable[[str], None]
+    application: ASGIApp,
+    listener: socket.socket,
+    log: FilteringBoundLogger,
+    on_ready: Callable[[str], None],
+    second: socket.socket | None = None,
 ) -> None:
     """Answer requests with an application until the process is told to end.
 
@@ -163,6 +174,7 @@ def run(
         listener: A listening socket.
         log: Where the server's own words go.
         on_ready: Called with the address, as in `http://127.0.0.1:8471`, once it answers.
+        second: Another listening socket.
     """
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -173,7 +185,7 @@ def run(
         # the server raises the signal again when it has ended
         signal.signal(number, _end)
     with suppress(_Told):
-        server.run(sockets=[listener])
+        server.run(sockets=[listener] if second is None else [listener, second])
     if not server.started:
         raise KacheryError("the server could not start", hint="the lines above say why")
 

@@ -214,7 +214,7 @@ class Transfers:
             return
         wanted = header(scope, b"range")
         unchanged = header(scope, b"if-range")
-        span = None if wanted is None or unchanged not in (None, etag) else _range(wanted, size)
+        span = None if wanted is None or unchanged not in (None, etag) else requested_range(wanted, size)
         if span == (0, 0):
             unsatisfiable = [(b"content-range", b"bytes */%d" % size), *headers]
             await send_text(send, 416, f"the file has {size} bytes", unsatisfiable)
@@ -237,7 +237,7 @@ class Transfers:
             await send({"type": "http.response.body", "body": b""})
             return
         if delivery is None:
-            sent, problem = await _send_range(receive, send, reader, start, end)
+            sent, problem = await send_range(receive, send, reader, start, end)
         else:
             sent, problem = await _send_as_it_comes(receive, send, reader, delivery, start, end)
         if problem:
@@ -248,7 +248,7 @@ class Transfers:
         self._gateway.counters.count(token.zone, token.user, "", now(), downloads=counted, download_bytes=sent)
 
 
-async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> tuple[int, str | None]:
+async def send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> tuple[int, str | None]:
     """Send bytes `start` to `end` of a file; says how many were taken, and what came in between."""
     if end - start <= _PIECE:
         return await _send_pieces(send, reader, start, end, None)
@@ -263,7 +263,7 @@ async def _send_range(receive: Receive, send: Send, reader: Reader, start: int, 
 async def _send_as_it_comes(
     receive: Receive, send: Send, reader: Reader, delivery: Delivery, start: int, end: int
 ) -> tuple[int, str | None]:
-    """As `_send_range`, of a file that comes meanwhile."""
+    """As `send_range`, of a file that comes meanwhile."""
     gone = asyncio.create_task(_wait_until_gone(receive))
     position = start
     try:
@@ -327,7 +327,7 @@ def _content_range(value: bytes | None, size: int) -> tuple[int, int] | None:
     return first, last + 1
 
 
-def _range(value: bytes, size: int) -> tuple[int, int] | None:
+def requested_range(value: bytes, size: int) -> tuple[int, int] | None:
     """The bytes that a Range header asks for, [start, end); `(0, 0)` if there are none, `None` to ignore it."""
     match = _RANGE.fullmatch(value.strip())
     if match is None or match.groups() == (b"", b""):

@@ -7,6 +7,7 @@ finds nothing in another.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -23,8 +24,17 @@ if TYPE_CHECKING:
 ALGORITHMS = ("sha1", "sha256", "md5")
 
 
-def resolve(connection: Connection, zone: str, algorithm: str, hash_: str) -> tuple[str, int] | None:
-    """The SHA-1 and size in bytes of a zone's file by any hash; `None` if the zone has no such file.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A file of a zone: its SHA-1, its size in bytes, and since when, in milliseconds since the epoch."""
+
+    sha1: str
+    size: int
+    created: int
+
+
+def resolve(connection: Connection, zone: str, algorithm: str, hash_: str) -> Known | None:
+    """A zone's file by any hash; `None` if the zone has no such file.
 
     Args:
         connection: A connection that may read.
@@ -34,7 +44,7 @@ def resolve(connection: Connection, zone: str, algorithm: str, hash_: str) -> tu
     """
     if algorithm not in ALGORITHMS or not is_hash(algorithm, hash_):
         return None
-    statement = select(files.c.sha1, files.c.size).where(files.c.zone == zone)
+    statement = select(files.c.sha1, files.c.size, files.c.created).where(files.c.zone == zone)
     if algorithm == "sha1":
         statement = statement.where(files.c.sha1 == hash_)
     elif algorithm == "sha256":
@@ -47,7 +57,7 @@ def resolve(connection: Connection, zone: str, algorithm: str, hash_: str) -> tu
             .order_by(aliases.c.created, aliases.c.sha1)
         )
     row = connection.execute(statement.limit(1)).first()
-    return None if row is None else (str(row.sha1), int(row.size))
+    return None if row is None else Known(str(row.sha1), int(row.size), int(row.created))
 
 
 def require_same(connection: Connection, zone: str, algorithm: str, hash_: str, sha1: str) -> None:
@@ -57,9 +67,9 @@ def require_same(connection: Connection, zone: str, algorithm: str, hash_: str, 
         Collision: If it does.
     """
     known = resolve(connection, zone, algorithm, hash_)
-    if known is not None and known[0] != sha1:
+    if known is not None and known.sha1 != sha1:
         raise Collision(
-            f"{algorithm} {hash_} is that of another file of this zone, with the SHA-1 {known[0]}",
+            f"{algorithm} {hash_} is that of another file of this zone, with the SHA-1 {known.sha1}",
             hint="one of the two files was made to collide; nothing was changed",
         )
 
