@@ -42,6 +42,10 @@ class Silent:
         """Nothing."""
 
 
+#: For whoever wants none.
+SILENT: Progress = Silent()
+
+
 class _Bar:
     def __init__(self, total: int | None, label: str) -> None:
         from tqdm.auto import tqdm
@@ -87,7 +91,7 @@ def bar(total: int | None, label: str) -> Iterator[Progress]:
         label: A file name or another word or two for people.
     """
     if not wanted(total):
-        yield Silent()
+        yield SILENT
         return
     shown = _Bar(total, label)
     try:

@@ -61,13 +61,21 @@ def store_dir(*, respect_sandbox: bool = True) -> Path:
     Raises:
         InvalidInput: If it is in the home of a user whom this machine does not know.
     """
+    return Path(store_path(respect_sandbox=respect_sandbox))
+
+
+def store_path(*, respect_sandbox: bool = True) -> str:
+    """As `store_dir`, a text."""
     if respect_sandbox and flag("KACHERY_CLOUD_USE_SANDBOX"):
         sandbox = variable("KACHERY_CLOUD_SANDBOX_DIR")
         if sandbox:
-            return Path(sandbox).absolute()
+            return str(Path(sandbox).absolute())
     directory = variable("KACHERY_CLOUD_DIR")
+    if directory is not None and directory[0] == "/" and os.path.normpath(directory) == directory:
+        # a Path costs as much as storing half a small file does otherwise
+        return directory
     try:
-        return Path(directory).expanduser().absolute() if directory else Path.home() / ".kachery-cloud"
+        return str(Path(directory).expanduser().absolute() if directory else Path.home() / ".kachery-cloud")
     except RuntimeError as error:
         raise InvalidInput(
             f"KACHERY_CLOUD_DIR names no directory: {error}", hint="set it to an absolute path"

@@ -85,8 +85,8 @@ def store_file(
     """
     path = os.fsdecode(path)
     name = label or os.path.basename(path)
-    plain_directory = settings.store_file_dir()
-    if not local and to is None and plain_directory is not None:
+    plain_directory = None if local or to is not None else settings.store_file_dir()
+    if plain_directory is not None:
         _require_sha1(algorithm)
         hash_, size = plain.add_file(plain_directory, path)
         return Stored(hash_, size, prefix=settings.store_file_prefix())

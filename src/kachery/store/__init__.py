@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import progress, settings
 from ..errors import KacheryError, SourceChanged
-from ..progress import Silent
+from ..progress import SILENT
 from . import audit, sandbox
-from .blobs import Blobs, Incoming, remove_abandoned
+from .blobs import AT_ONCE, Blobs, Incoming, remove_abandoned
 from .hashing import HashCache, open_source
 from .layout import Layout
 from .links import Links
@@ -54,15 +55,28 @@ class Store:
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
-        if root is None:
-            sandbox.make_if_wanted()
-        self.root = Path(root).absolute() if root is not None else settings.store_dir()
-        self.layout = Layout(self.root)
+        self.layout = Layout(sandbox.store_path() if root is None else Path(root).absolute())
         self._verified = Verified(self.layout)
-        self._cache = HashCache(self.layout, self._verified)
-        self.blobs = Blobs(self.layout, self._verified, self._cache)
-        self.links = Links(self.layout, self._verified, self._cache)
-        self.mutables = Mutables(self.layout)
+        self.blobs = Blobs(self.layout, self._verified)
+
+    @property
+    def root(self) -> Path:
+        """The store directory."""
+        return self.layout.root
+
+    @property
+    def links(self) -> Links:
+        """What lies outside the store and is found by its hash."""
+        return Links(self.layout, self._verified, self._cache)
+
+    @property
+    def mutables(self) -> Mutables:
+        """The local mutables."""
+        return Mutables(self.layout)
+
+    @property
+    def _cache(self) -> HashCache:
+        return HashCache(self.layout, self._verified)
 
     def add_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> tuple[str, int]:
         """Store a private copy of a file.
@@ -79,17 +93,33 @@ class Store:
             SourceChanged: If it changes meanwhile.
             StorageFull, NotAllowed: If the store cannot be written to.
         """
-        self.layout.require_usable()
         text = os.path.abspath(os.fsdecode(path))
-        size = _size(text)
-        if size is not None and size > SMALL:
+        opened = time.time()
+        try:
+            source, status = open_source(text)
+            try:
+                if status.st_size <= AT_ONCE:
+                    # done before anybody could see a bar
+                    return self.blobs.add_open(source, status, text, SILENT), status.st_size
+                return self._add_larger(source, status, text, opened, label), status.st_size
+            finally:
+                os.close(source)
+        except KacheryError:
+            self.layout.require_usable()
+            raise
+
+    def _add_larger(self, source: int, status: os.stat_result, path: str, opened: float, label: str | None) -> str:
+        if status.st_size > SMALL:
+            self.layout.require_usable()
             remove_abandoned(self.layout, audit.ABANDONED_AFTER)
             # a file that was hashed before and looks the same is not read again
-            known = self._cache.recall(text)
+            known = self._cache.recall(path)
             if known is not None and self._has_blob(known):
-                return known, size
-        with progress.bar(size, f"Storing {label or os.path.basename(text)}") as told:
-            return self.blobs.add_file(text, told)
+                return known
+        with progress.bar(status.st_size, f"Storing {label or os.path.basename(path)}") as told:
+            hash_ = self.blobs.add_open(source, status, path, told)
+        self._cache.remember(path, hash_, status, opened)
+        return hash_
 
     def _has_blob(self, hash_: str) -> bool:
         try:
@@ -109,7 +139,7 @@ class Store:
         """
         self.layout.require_usable()
         status = os.fstat(fd)
-        return self.blobs.add_open(fd, status, name, Silent()), status.st_size
+        return self.blobs.add_open(fd, status, name, SILENT), status.st_size
 
     def add_bytes(self, data: bytes, algorithm: str = "sha1") -> str:
         """Store some bytes.
@@ -117,8 +147,11 @@ class Store:
         Returns:
             Their hash.
         """
-        self.layout.require_usable()
-        return self.blobs.add_bytes(data, algorithm)
+        try:
+            return self.blobs.add_bytes(data, algorithm)
+        except KacheryError:
+            self.layout.require_usable()
+            raise
 
     def link(self, path: str | os.PathLike[str]) -> tuple[str, int]:
         """Make a file findable by its hash where it lies.
@@ -146,7 +179,7 @@ class Store:
             NotFound, NotAllowed, InvalidInput: If it cannot be read.
             SourceChanged: If it changes meanwhile.
         """
-        hash_, status = self._cache.sha1(os.fsdecode(path), told or Silent())
+        hash_, status = self._cache.sha1(os.fsdecode(path), told or SILENT)
         return hash_, status.st_size
 
     def find(
@@ -163,7 +196,6 @@ class Store:
         Returns:
             Where it is, or `None`.
         """
-        self.layout.require_usable()
         for kind in ("blob", "location", "link"):
             try:
                 path = self._look(kind, hash_, algorithm, location)
@@ -174,6 +206,9 @@ class Store:
                 continue
             if path is not None:
                 return Found(path, kind)
+            if kind == "blob":
+                # a store that cannot be looked into must not seem empty
+                self.layout.require_usable()
         return None
 
     def _look(self, kind: str, hash_: str, algorithm: str, location: str | None) -> str | None:
@@ -212,8 +247,8 @@ class Store:
         self.layout.require_usable()
         doubted = Verified(self.layout, believed=False)
         cache = HashCache(self.layout, doubted)
-        blobs, links = Blobs(self.layout, doubted, cache), Links(self.layout, doubted, cache)
-        return audit.verify(self.layout, blobs, links, told or Silent())
+        blobs, links = Blobs(self.layout, doubted), Links(self.layout, doubted, cache)
+        return audit.verify(self.layout, blobs, links, told or SILENT)
 
     def usage(self) -> list[audit.Usage]:
         """How much of what there is; see `audit.usage`."""

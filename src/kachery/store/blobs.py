@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from .. import digest, settings
 from ..errors import KacheryError, SourceChanged, WrongContent, explaining, from_os_error
-from . import hashing
-from .layout import Layout, lock, random_letters, remove_if_there, sync_directory, write_all
+from . import hashing, unnamed
+from .layout import GROUP_FILE, Layout, lock, random_letters, remove_if_there, sync_directory, write_all
 from .verified import SMALL, Verified
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# up to this size a file is read whole, hashed in memory and written once
-_AT_ONCE = 256 * 1024
+#: Up to this size, in bytes, a file is read whole, hashed in memory and written once.
+AT_ONCE = 256 * 1024
 
 #: What the name of the list of a file's ranges ends with; see `receiving`.
 RANGES = ".ranges"
@@ -33,14 +33,12 @@ PART = ".part"
 # a file is made a moment before it is locked, in seconds
 _UNLOCKED_FOR = 60.0
 
-
 class Blobs:
     """The blobs of one store directory."""
 
-    def __init__(self, layout: Layout, verified: Verified, cache: hashing.HashCache) -> None:
+    def __init__(self, layout: Layout, verified: Verified) -> None:
         self._layout = layout
         self._verified = verified
-        self._cache = cache
 
     def find(self, hash_: str, algorithm: str = "sha1") -> str | None:
         """The path of a blob that is what its name says.
@@ -62,13 +60,16 @@ class Blobs:
             raise from_os_error(error, "read", path) from error
         try:
             status = os.fstat(fd)
-            if status.st_size > SMALL and self._verified.knows(hash_, status, algorithm):
+            large = status.st_size > SMALL
+            if large and self._verified.knows(hash_, status, algorithm):
                 return path
-            with explaining("read", path):
-                found = _digest(fd, status.st_size, algorithm)
+            found = _digest(fd, status.st_size, algorithm)
             if found == hash_:
-                self._verified.remember(hash_, status, algorithm)
+                if large:
+                    self._verified.remember(hash_, status, algorithm)
                 return path
+        except OSError as error:
+            raise from_os_error(error, "read", path) from error
         finally:
             os.close(fd)
         if not self._quarantine(path, hash_, status):
@@ -86,15 +87,20 @@ class Blobs:
             Their hash.
         """
         hash_ = digest.of_bytes(data, algorithm)
+        path = self._layout.blob(hash_, algorithm)
         if len(data) > SMALL:
             try:
                 if self.find(hash_, algorithm):
                     return hash_
             except WrongContent:
                 logger.warning("the stored copy of %s was damaged; it is replaced", hash_)
-        elif self._has_same(hash_, data, algorithm):
-            return hash_
-        path = self._layout.blob(hash_, algorithm)
+        else:
+            shared = self._layout.shared_with_group()
+            leaf = path[: path.rindex("/")]
+            if not self._layout.make_leaf(leaf, shared=shared) and _holds(path, data):
+                return hash_
+            if not settings.durable() and unnamed.put(leaf, path, data, permissions=GROUP_FILE if shared else 0):
+                return hash_
         temporary = f"{path}.{random_letters(10)}"
         fd = self._layout.create(temporary)
         with explaining("write to", path):
@@ -108,37 +114,6 @@ class Blobs:
                 os.close(fd)
         return hash_
 
-    def _has_same(self, hash_: str, data: bytes, algorithm: str) -> bool:
-        try:
-            with open(self._layout.blob(hash_, algorithm), "rb", buffering=0) as file:
-                return file.read(len(data) + 1) == data
-        except OSError:
-            return False
-
-    def add_file(self, path: str, progress: Progress) -> tuple[str, int]:
-        """Store a private copy of a file.
-
-        Args:
-            path: The file; it is only read.
-            progress: Told of every step.
-
-        Returns:
-            Its SHA-1 and its size in bytes.
-
-        Raises:
-            NotFound, NotAllowed, InvalidInput: If it cannot be read.
-            SourceChanged: If it changes meanwhile.
-            StorageFull, NotAllowed: If the store cannot be written to.
-        """
-        opened = time.time()
-        source, status = hashing.open_source(path)
-        try:
-            hash_ = self.add_open(source, status, path, progress)
-            self._cache.remember(path, hash_, status, opened)
-        finally:
-            os.close(source)
-        return hash_, status.st_size
-
     def add_open(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
         """Store a private copy of an open file.
 
@@ -150,22 +125,13 @@ class Blobs:
 
         Returns:
             Its SHA-1.
+
+        Raises:
+            SourceChanged: If it changes meanwhile.
+            StorageFull, NotAllowed: If the store cannot be written to.
         """
-        if status.st_size <= _AT_ONCE:
-            return self._add_small(source, status, path, progress)
-        return self._add_large(source, status, path, progress)
-
-    def _add_small(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
-        with explaining("read", path):
-            data = os.read(source, status.st_size + 1)
-        hashing.require_unchanged(source, status, path)
-        if len(data) != status.st_size:
-            raise SourceChanged(f"{path} has {status.st_size} bytes, and {len(data)} could be read", hint="try again")
-        hash_ = self.add_bytes(data)
-        progress.advance(len(data))
-        return hash_
-
-    def _add_large(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
+        if status.st_size <= AT_ONCE:
+            return self.add_bytes(hashing.read_whole(source, status, path))
         with Incoming(self._layout, self._verified) as incoming:
             with explaining("copy", path):
                 hash_ = hashing.copy_and_digest(source, incoming.fd, status.st_size, progress)
@@ -236,20 +202,23 @@ def publish(layout: Layout, verified: Verified, fd: int, temporary: str, hash_: 
         NotAllowed, StorageFull: As the file system says; the temporary file stays.
     """
     path = layout.blob(hash_, algorithm)
-    if os.fstat(fd).st_size > SMALL and _is_known(verified, path, hash_, algorithm):
+    large = os.fstat(fd).st_size > SMALL
+    if large and _is_known(verified, path, hash_, algorithm):
         remove_if_there(temporary)
         return path
+    durable = settings.durable()
     with explaining("write to", path):
-        if settings.durable():
+        if durable:
             os.fsync(fd)
         try:
             os.replace(temporary, path)
         except FileNotFoundError:
             layout.make_directory(os.path.dirname(path))
             os.replace(temporary, path)
-        if settings.durable():
+        if durable:
             sync_directory(os.path.dirname(path))
-    verified.remember(hash_, os.fstat(fd), algorithm)
+    if large:
+        verified.remember(hash_, os.fstat(fd), algorithm)
     return path
 
 
@@ -320,8 +289,21 @@ def remove_if_abandoned(path: str, older_than: float) -> bool:
         os.close(fd)
 
 
+def _holds(path: str, data: bytes) -> bool:
+    """Whether a file is exactly this."""
+    try:
+        # a pipe in its place would hold up the opening for ever
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.read(fd, len(data) + 1) == data
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+
+
 def _digest(fd: int, size: int, algorithm: str) -> str:
-    if size <= _AT_ONCE:
+    if size <= AT_ONCE:
         return digest.of_bytes(os.read(fd, size + 1), algorithm)
     with open(fd, "rb", buffering=0, closefd=False) as stream:
         return digest.of_stream(stream, (algorithm,))[algorithm]

@@ -75,6 +75,20 @@ def require_unchanged(fd: int, before: os.stat_result, path: str) -> None:
         raise SourceChanged(f"{path} changed while it was read", hint="try again when nothing writes to it")
 
 
+def read_whole(fd: int, before: os.stat_result, path: str) -> bytes:
+    """All of a small open source.
+
+    Raises:
+        SourceChanged: If it changes meanwhile, or has more or fewer bytes than it says.
+    """
+    with explaining("read", path):
+        data = os.read(fd, before.st_size + 1)
+    require_unchanged(fd, before, path)
+    if len(data) != before.st_size:
+        raise SourceChanged(f"{path} has {before.st_size} bytes, and {len(data)} could be read", hint="try again")
+    return data
+
+
 def copy_and_digest(source: int, target: int, size: int, progress: Progress, algorithm: str = "sha1") -> str:
     """Copy a file and digest the copy at the same time.
 

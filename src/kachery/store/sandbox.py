@@ -34,10 +34,16 @@ def use(enabled: bool = True) -> None:
     os.environ["KACHERY_CLOUD_USE_SANDBOX"] = "1"
 
 
-def make_if_wanted() -> None:
-    """Make the sandbox that somebody asked for from outside, with `KACHERY_CLOUD_USE_SANDBOX=1` and nothing more."""
-    if settings.flag("KACHERY_CLOUD_USE_SANDBOX") and not settings.variable("KACHERY_CLOUD_SANDBOX_DIR"):
+def store_path() -> str:
+    """The store directory, which is the sandbox when one is in use.
+
+    One that somebody asked for from outside, with `KACHERY_CLOUD_USE_SANDBOX=1` and nothing more, is made first.
+    """
+    if not settings.flag("KACHERY_CLOUD_USE_SANDBOX"):
+        return settings.store_path(respect_sandbox=False)
+    if not settings.variable("KACHERY_CLOUD_SANDBOX_DIR"):
         use()
+    return settings.store_path()
 
 
 def remove_abandoned(layout: Layout, older_than: float) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from kachery import settings
 from kachery.errors import KacheryError
@@ -23,14 +22,12 @@ def get_kachery_cloud_dir(*, respect_sandbox: bool = True) -> str:
         The path. The directory is made if it is missing, since callers put things there; where that is forbidden, a
         warning is logged and the path is given all the same.
     """
-    if respect_sandbox:
-        sandbox.make_if_wanted()
-    directory = settings.store_dir(respect_sandbox=respect_sandbox)
+    directory = sandbox.store_path() if respect_sandbox else settings.store_path(respect_sandbox=False)
     try:
-        Layout(directory).make_directory(str(directory))
+        Layout(directory).make_directory(directory)
     except KacheryError as error:
         logger.warning("%s", error)
-    return os.fspath(directory)
+    return directory
 
 
 def use_sandbox(use: bool = True) -> None:
