@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import digest, settings
-from ..errors import KacheryError, SourceChanged, WrongContent, explaining, from_os_error
+from ..errors import KacheryError, WrongContent, explaining, from_os_error
 from . import hashing, unnamed
 from .layout import GROUP_FILE, Layout, lock, random_letters, remove_if_there, sync_directory, write_all
 from .verified import SMALL, Verified
@@ -32,6 +32,7 @@ PART = ".part"
 
 # a file is made a moment before it is locked, in seconds
 _UNLOCKED_FOR = 60.0
+
 
 class Blobs:
     """The blobs of one store directory."""

@@ -118,7 +118,7 @@ class Layout:
         """
         with explaining("make the directory", path):
             try:
-                # from the middle, which is new in a store of up to 45,000 blobs; `benchmarks/experiments/small_files.py`
+                # the middle one is new, too, in a store of fewer than 45,000 blobs
                 try:
                     _make(path[: path.rindex("/")], shared=shared)
                 except FileExistsError:
