@@ -6,6 +6,7 @@ The bytes decide the hash, so they are the same as upstream's, byte for byte, fo
 |---|---|
 | text | UTF-8, no newline translation |
 | JSON | keys sorted, ASCII, `,` and `:` without blanks, NaN and infinity refused |
+| object | JSON of classic kachery: keys in their order, ASCII, `, ` and `: `, NaN as it is |
 | npy | as `numpy.save(allow_pickle=False)` writes them |
 | pickle | default protocol, after every value was checked against a short list of types; read back the same way |
 """
@@ -53,13 +54,16 @@ def bytes_to_text(data: bytes) -> str:
         ) from error
 
 
-def json_to_bytes(value: Any, *, separators: tuple[str, str] = (",", ":"), indent: int | None = None) -> bytes:
+def json_to_bytes(
+    value: Any, *, separators: tuple[str, str] = (",", ":"), indent: int | None = None, allow_nan: bool = False
+) -> bytes:
     """The bytes of a JSON value, equal for equal values.
 
     Args:
         value: Dicts with text keys, lists, tuples, texts, numbers, booleans and `None`.
         separators: Between items, and between a key and its value.
         indent: Blanks for each level, or `None` for one line.
+        allow_nan: Whether NaN and infinity are written, which JSON does not have.
 
     Raises:
         TypeError: If the value holds something that JSON does not have.
@@ -69,7 +73,26 @@ def json_to_bytes(value: Any, *, separators: tuple[str, str] = (",", ":"), inden
     import simplejson
 
     try:
-        text: str = simplejson.dumps(value, sort_keys=True, separators=separators, indent=indent, allow_nan=False)
+        text: str = simplejson.dumps(value, sort_keys=True, separators=separators, indent=indent, allow_nan=allow_nan)
+    except RecursionError as error:
+        raise InvalidInput("the value is nested too deeply for JSON") from error
+    return text.encode("ascii")
+
+
+def object_to_bytes(value: Any, *, indent: int | None = None) -> bytes:
+    """The bytes of a JSON value as classic kachery wrote it: keys in their order, blanks after marks, NaN as it is.
+
+    Args:
+        value: Dicts with text keys, lists, tuples, texts, numbers, booleans and `None`.
+        indent: Blanks for each level, or `None` for one line.
+
+    Raises:
+        TypeError: If the value holds something that JSON does not have.
+    """
+    import simplejson
+
+    try:
+        text: str = simplejson.dumps(value, indent=indent, allow_nan=True)
     except RecursionError as error:
         raise InvalidInput("the value is nested too deeply for JSON") from error
     return text.encode("ascii")

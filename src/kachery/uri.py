@@ -248,9 +248,14 @@ def named_uri(hash_: str, name: str | None = None, *, algorithm: str = "sha1") -
     return f"{base}/{quoted}"
 
 
-def labelled_uri(hash_: str, label: str | None = None) -> str:
+def labelled_uri(hash_: str, label: str | None = None, *, algorithm: str = "sha1") -> str:
     """`sha1://HASH?label=LABEL`, as `kachery_cloud.store_*` gives it; an empty label is written, `None` is not."""
-    return f"sha1://{hash_}" + ("" if label is None else f"?label={_quote(label)}")
+    return f"{algorithm}://{hash_}" + ("" if label is None else f"?label={_quote(label)}")
+
+
+def zone_uri(zone: str | None, hash_: str, label: str | None = None, *, algorithm: str = "sha1") -> str:
+    """`kachery:ZONE:sha1:HASH[:LABEL]`, as kachery 2.x gives it; the zone of what is on this machine only is empty."""
+    return f"kachery:{zone or ''}:{algorithm}:{hash_}" + (f":{_quote(label)}" if label else "")
 
 
 def prefixed_uri(prefix: str, hash_: str, label: str | None = None) -> str:

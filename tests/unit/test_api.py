@@ -82,7 +82,7 @@ def test_what_is_public_is_there_typed_and_documented() -> None:
             signature = inspect.signature(thing)
             assert signature.return_annotation is not inspect.Signature.empty
             assert all(item.annotation is not inspect.Parameter.empty for item in signature.parameters.values())
-            if name != "link_file":
+            if thing.__module__ == "kachery.api" and name != "link_file":
                 assert "zone" in signature.parameters, name
     with pytest.raises(AttributeError):
         kachery.nothing  # noqa: B018

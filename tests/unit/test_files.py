@@ -139,12 +139,31 @@ def test_without_keys_nothing_is_sent(cloud: Cloud, tmp_path: Path, own_environm
     assert kachery.load_text("sha1://" + cloud.add(TEXT)) == TEXT.decode()
 
 
-def test_without_a_gateway_it_is_said(tmp_path: Path) -> None:
+def test_without_a_gateway_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x").write_bytes(TEXT)
     with pytest.raises(NotConfigured, match="no gateway"):
-        kachery.store_file(tmp_path / "x")
+        kachery.store_file(tmp_path / "x", zone="lab")
+    with pytest.raises(NotConfigured, match="no gateway"):
+        files.store_file(tmp_path / "x")
+    with monkeypatch.context() as patch:
+        patch.setenv("KACHERY_ZONE", "lab")
+        with pytest.raises(NotConfigured, match="no gateway"):
+            kachery.store_text("x")
     with pytest.raises(NotFound, match="no gateway is configured"):
         kachery.load_file(f"sha1://{HASH}")
+
+
+def test_without_anything_configured_files_stay_here_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files.opening, "_said", False)
+    caplog.set_level("INFO", "kachery")
+    (tmp_path / "x").write_bytes(TEXT)
+    assert kachery.store_file(tmp_path / "x") == f"sha1://{HASH}/x"
+    assert kachery.store_text("test-content\n") == f"sha1://{HASH}/file.txt"
+    assert Store().find(HASH) is not None
+    assert [record.message for record in caplog.records].count(caplog.records[0].message) == 1
+    assert "on this machine only" in caplog.records[0].message
 
 
 def test_who_may_not_store_is_told_so(cloud: Cloud, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from .. import digest, progress, settings, uri
 from ..classic import Channel
-from ..errors import NotSupported, WrongContent, explaining
+from ..errors import InvalidInput, NotSupported, WrongContent, explaining
 from ..store import Store, plain
 from ..store.hashing import copy_and_digest, open_source, require_unchanged
 from ..store.layout import write_all
@@ -54,6 +54,24 @@ class Stored:
         if self.prefix is not None:
             return uri.prefixed_uri(self.prefix, self.hash, name or None)
         return uri.named_uri(self.hash, name, algorithm=self.algorithm)
+
+    def older_uri(self, label: str | None, uri_type: int) -> str:
+        """The URI in one of the spellings of kachery 2.x.
+
+        Args:
+            label: A name for people, or `None`.
+            uri_type: 1 for `sha1://HASH?label=…`, 2 for `kachery:ZONE:sha1:HASH:…`.
+
+        Raises:
+            InvalidInput: If it is another number.
+        """
+        if uri_type not in (1, 2):
+            raise InvalidInput(f"uri_type must be 1 or 2, not {uri_type!r}")
+        if self.prefix is not None:
+            return uri.prefixed_uri(self.prefix, self.hash, label)
+        if uri_type == 1:
+            return uri.labelled_uri(self.hash, label, algorithm=self.algorithm)
+        return uri.zone_uri(self.zone, self.hash, label, algorithm=self.algorithm)
 
 
 def store_file(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import KacheryError, SourceChanged
+from .. import digest
+from ..errors import KacheryError, SourceChanged, explaining
 from ..progress import Silent
-from .hashing import HashCache, open_source, record_bytes
+from .hashing import HashCache, open_source, record_bytes, require_unchanged
 
 if TYPE_CHECKING:
     from ..progress import Progress
@@ -86,18 +88,24 @@ class Links:
         Raises:
             SourceChanged: If it cannot be read, or changes while it is.
         """
+        opened = time.time()
         try:
             fd, status = open_source(path)
         except KacheryError as error:
             raise SourceChanged(f"the linked file cannot be read: {error.message}") from error
-        os.close(fd)
-        if isinstance(size, int) and status.st_size != size:
-            return False
-        if self._verified.knows(hash_, status, algorithm):
-            return True
-        if algorithm != "sha1":
-            return False
-        found, _ = self._cache.sha1(path, Silent())
+        with open(fd, "rb", buffering=0) as file:
+            if isinstance(size, int) and status.st_size != size:
+                return False
+            if self._verified.knows(hash_, status, algorithm):
+                return True
+            if algorithm == "sha1":
+                found, _ = self._cache.sha1(path, Silent())
+                return found == hash_
+            with explaining("read", path):
+                found = digest.of_stream(file, (algorithm,))[algorithm]
+            require_unchanged(fd, status, path)
+        if found == hash_:
+            self._verified.remember(hash_, status, algorithm, opened=opened)
         return found == hash_
 
     def _refresh(self, hash_: str, path: str, record: dict[str, Any]) -> None:
