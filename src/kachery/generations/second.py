@@ -119,9 +119,7 @@ def get_kachery_dir(*, respect_sandbox: bool = True) -> str:
     Args:
         respect_sandbox: Whether a sandbox in use takes its place.
     """
-    if respect_sandbox:
-        sandbox.make_if_wanted()
-    return os.fspath(settings.store_dir(respect_sandbox=respect_sandbox))
+    return sandbox.store_path() if respect_sandbox else settings.store_path(respect_sandbox=False)
 
 
 def use_sandbox(use: bool = True) -> None:
@@ -132,7 +130,7 @@ def use_sandbox(use: bool = True) -> None:
     """
     sandbox.use(use)
     if use:
-        logger.info("using the sandbox %s", settings.store_dir())
+        logger.info("using the sandbox %s", settings.store_path())
 
 
 def set_mutable_local(key: str, value: str) -> None:
