@@ -25,10 +25,20 @@ _said = False
 def open_zone(name: str | None = None) -> Zone:
     """The zone of a name, or of the settings, seen by this machine's client.
 
+    A machine without client keys uses the API key of kachery 2.x when there is one, and so does one whose only gateway
+    is that of `KACHERY_BASE_URL`.
+
     Raises:
         NotConfigured: If no gateway is known.
     """
-    return Zone(name, keys=keys.load())
+    own = keys.load()
+    base_url, gateway_url = settings.base_url(), settings.gateway_url_or_none()
+    api_key = settings.api_key()
+    if (base_url and gateway_url is None) or (api_key and own is None and (base_url or gateway_url)):
+        from ..zone.keyed import KeyedZone
+
+        return KeyedZone(name, base_url or gateway_url or "", api_key)
+    return Zone(name, keys=own)
 
 
 def open_place(place: str | Mapping[str, Any], *, writing: bool) -> Place:
