@@ -59,7 +59,8 @@ class Application:
         self._native = NativeDialect(gateway)
         self._pages = Pages(gateway)
         self._proxy = ResourceProxy(
-            gateway.registry, gateway.waiting, gateway.proxy_secret, self._is_public, gateway.log, self._remember
+            *(gateway.registry, gateway.waiting, gateway.proxy_secret, self._is_public, gateway.log),
+            *(self._remember, self._knows, gateway.asked),
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -143,6 +144,9 @@ class Application:
     def _is_public(self, zone: str) -> bool:
         known = self._gateway.database.read_now(zones.find, zone)
         return known is not None and known.public_download
+
+    async def _knows(self, zone: str, name: str) -> bool:
+        return await self._gateway.database.read(resources.find, zone, name) is not None
 
     async def _remember(self, zone: str, name: str) -> None:
         try:

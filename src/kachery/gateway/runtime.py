@@ -11,6 +11,7 @@ from .buckets.directory import DirectoryBucket
 from .channels import ChannelTraffic
 from .database import Database, prepare
 from .receiving import Receiver
+from .relay.asked import Asked
 from .relay.connected import Registry, WaitingRoom
 from .relay.on_demand import OnDemand
 from .services import accounts
@@ -56,6 +57,7 @@ class Gateway:
     log: FilteringBoundLogger
     counters: Counters = field(default_factory=Counters)
     waiting: WaitingRoom = field(default_factory=WaitingRoom)
+    asked: Asked = field(default_factory=Asked)
 
 
 def open_gateway(config: GatewayConfig, log: FilteringBoundLogger) -> Gateway:

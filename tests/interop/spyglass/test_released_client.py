@@ -8,7 +8,7 @@ import pytest
 
 from rigs.notebook import CellFailed
 
-from .conftest import LOADING, PUBLIC, released
+from .conftest import COLLABORATORS, DEFAULT, LOADING, PUBLIC, released
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,12 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def carol(lab: Lab, machine: Callable[..., Machine], networks: tuple[Inside, Inside]) -> Machine:
-    """Registered in no zone."""
+    """Registered in the collaborators' zone, whose files she may load."""
     made = machine("carol", networks[1], released(), KACHERY_GATEWAY_URL=lab.gateway.url)
     made.run(LOADING)
+    lab.gateway.admin("user", "add", "carol")
+    lab.gateway.admin("grant", "carol", "--zone", COLLABORATORS, "download")
+    lab.let_in(made, "carol", COLLABORATORS)
     return made
 
 
@@ -54,3 +57,32 @@ def test_a_file_that_changed_after_it_was_shared(lab: Lab, carol: Machine) -> No
         path.write_bytes(content)
     carol.run("epoch(11).fetch_nwb()")
     assert carol.has(name) == [content]
+
+
+def test_what_is_for_collaborators(lab: Lab, carol: Machine) -> None:
+    name, _, path = lab.share(12, COLLABORATORS)
+    carol.run("epoch(12).fetch_nwb()")
+    assert carol.has(name) == [path.read_bytes()]
+
+
+def test_what_is_for_others(lab: Lab, carol: Machine) -> None:
+    """The released client raises, whatever it is told."""
+    name, _, _ = lab.share(13, DEFAULT)
+    with pytest.raises(CellFailed, match=r"lab\.default"):
+        carol.run("epoch(13).fetch_nwb()")
+    assert carol.has(name) == []
+
+
+@pytest.mark.parametrize(("number", "zone"), [(14, PUBLIC), (15, COLLABORATORS)])
+def test_the_labs_machine_is_off(lab: Lab, carol: Machine, number: int, zone: str) -> None:
+    name, uri, path = lab.share(number, zone)
+    lab.switch_off()
+    try:
+        with pytest.raises(CellFailed, match="not found in kachery or Dandi"):
+            carol.run(f"epoch({number}).fetch_nwb()")
+        assert f"Error: the resource {zone} of this zone is not connected" in carol.said
+        assert carol.run(f"kcl.load_file({uri!r})") is None
+    finally:
+        lab.switch_on()
+    carol.run(f"epoch({number}).fetch_nwb()")
+    assert carol.has(name) == [path.read_bytes()]

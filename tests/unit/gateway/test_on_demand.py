@@ -612,7 +612,8 @@ def test_what_a_released_client_hears_when_there_is_no_file(lab: Lab) -> None:
         status, envelope = post_json(f"{lab.url}/r/rig", {**asked, "request": {"type": "other"}})
         assert (status, envelope["response"], envelope["error"]) == (200, {}, "Invalid kachery resource request")
     until(lambda: lab.gateway.registry.of_zone("lab") == [])
-    assert poll(lab, sha1(SMALL))[0] == 404
+    away = {"status": "error", "error": "the resource rig of this zone is not connected"}
+    assert poll(lab, sha1(SMALL))[1]["response"]["status"] == away
 
 
 def test_a_bucket_that_refuses(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

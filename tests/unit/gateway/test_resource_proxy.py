@@ -16,11 +16,14 @@ from websockets.exceptions import ConnectionClosed
 from kachery.gateway.app import Application
 from kachery.gateway.config import GatewayConfig
 from kachery.gateway.logs import make_log
+from kachery.gateway.receiving import now
+from kachery.gateway.relay.asked import LIFETIME, Asked
 from kachery.gateway.relay.bus import DirectoryBus
 from kachery.gateway.relay.connected import WaitingRoom
 from kachery.gateway.relay_alone import RelayAlone
 from kachery.gateway.runtime import open_gateway
-from kachery.gateway.services import accounts, zones
+from kachery.gateway.services import accounts, identity, zones
+from kachery.signing import ClientKeys
 from rigs.relay import PATIENCE, Running, http_request, post_json, receive, socket_to, until
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 SECRET = "s3cret"
 URI = "sha1://" + "a" * 40
+MEMBER = ClientKeys.generate()
 
 # the dialogue as it was recorded between the published programs; what the proxy chooses is in capitals
 INITIALIZE = '{"type":"initialize","resourceName":"res1","zone":"default","proxySecret":"s3cret"}'
@@ -449,7 +453,7 @@ def test_a_directory_that_is_no_place_for_sockets(tmp_path: Path) -> None:
 
 @pytest.fixture
 def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A gateway with a public zone `default` and a private one, `unpublished`."""
+    """A gateway with a public zone `default` and a private one, `unpublished`, where `member` has a client."""
     monkeypatch.setenv("PROXY_SECRET", SECRET)
     parts = open_gateway(GatewayConfig(data=tmp_path / "gateway"), make_log("error"))
 
@@ -457,6 +461,9 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
         accounts.add_user(connection, "owner", 1)
         zones.create(connection, "default", "owner", 1, private=False, public_upload=False)
         zones.create(connection, "unpublished", "owner", 1, private=True, public_upload=False)
+        accounts.add_user(connection, "member", 1)
+        zones.grant(connection, "unpublished", "member", ["download"])
+        identity.register_client(connection, "unpublished", MEMBER.client_id, "member", "", 1)
 
     parts.database.write_now(prepare)
     with Running(Application(parts)) as running:
@@ -481,6 +488,63 @@ def test_a_private_zone_is_closed_to_who_proves_nothing(gateway: Running) -> Non
         assert there == nowhere
         assert there[0] == 403
         assert post_json(f"{gateway.url}/r/res1", question()) == (404, {"message": "resource not found: res1"})
+
+
+def test_a_gateway_says_that_a_resource_it_knows_is_away(gateway: Running) -> None:
+    """With a status that released clients take for an answer."""
+
+    def away(reason: str) -> tuple[int, Any]:
+        status = {"status": "error", "error": reason}
+        return 200, {"type": "responseToClient", "response": {"type": "fileUpload", "status": status}}
+
+    assert post_json(f"{gateway.url}/r/res1", question()) == (404, {"message": "resource not found: res1"})
+    with resource(gateway) as connection:
+        timed_out = post_json(f"{gateway.url}/r/res1", question(timeoutMsec=1))
+        assert timed_out == away("the resource res1 did not answer in time")
+        asking = Asking(f"{gateway.url}/r/res1", question(timeoutMsec=60_000))
+        until(lambda: receive(connection)["timeoutMsec"] == 60_000)
+        connection.close()
+        assert asking.result() == away("the resource res1 has disconnected")
+    until(
+        lambda: (
+            post_json(f"{gateway.url}/r/res1", question()) == away("the resource res1 of this zone is not connected")
+        )
+    )
+
+
+def test_a_member_of_a_private_zone_has_a_file_brought_that_it_asked_for(gateway: Running) -> None:
+    def find(keys: ClientKeys) -> int:
+        asked = {"type": "findFile", "timestamp": now(), "hashAlg": "sha1", "hash": "a" * 40, "zone": "unpublished"}
+        envelope = {"payload": asked, "fromClientId": keys.client_id, "signature": keys.sign(asked)}
+        return post_json(f"{gateway.url}/api/gateway", envelope)[0]
+
+    def refused(**changes: Any) -> bool:
+        return post_json(f"{gateway.url}/r/res1", question(zone="unpublished", **changes))[0] == 403
+
+    with resource(gateway, zone="unpublished") as connection:
+        assert find(ClientKeys.generate()) == 500
+        assert refused()
+        assert find(MEMBER) == 200
+        asking = Asking(f"{gateway.url}/r/res1", question(zone="unpublished"))
+        connection.send(ANSWERED.replace("ID", receive(connection)["requestId"]))
+        assert asking.result()[0] == 200
+        # nothing else was asked for
+        for uri in ("sha1://" + "b" * 40, URI + "/name", 7):
+            assert refused(request={"type": "fileUpload", "uri": uri, "timeoutMsec": 1})
+
+
+def test_a_question_counts_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("kachery.gateway.relay.asked.time.monotonic", lambda: clock[0])
+    asked = Asked()
+    asked.note("lab", "a" * 40, "198.18.0.2")
+    for _ in range(3):
+        clock[0] += LIFETIME - 1
+        assert asked.again("lab", "a" * 40, "198.18.0.2")
+    assert not asked.again("lab", "a" * 40, "198.18.0.3")
+    assert not asked.again("other", "a" * 40, "198.18.0.2")
+    clock[0] += LIFETIME + 1
+    assert not asked.again("lab", "a" * 40, "198.18.0.2")
 
 
 def test_the_gateways_pages_stay_pages(gateway: Running) -> None:

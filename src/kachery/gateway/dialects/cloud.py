@@ -163,6 +163,8 @@ class CloudDialect:
         held = gateway.on_demand.held(zone.name, sha1) if size is None else None
         size = held if size is None else size
         if size is None:
+            if sha1 and not zone.public_download:
+                gateway.asked.note(zone.name, sha1, (scope.get("client") or ("",))[0])
             return {"type": "findFile", "found": False}
         reply = {
             "type": "findFile",

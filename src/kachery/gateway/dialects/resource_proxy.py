@@ -17,6 +17,7 @@
 | another form, or not sent as JSON | 400 | `invalid request` |
 | names in path and body differ | 500 | `Resource name mismatch: <body> <> <path>` |
 | nobody of the name is connected | 404 | `resource not found: <name>` |
+| at a gateway: one that its zone knows is not connected, leaves, or does not answer | 200 | `status` is `error` |
 | the resource is of another zone | 500 | `Zone mismatch: <request> <> <resource>` |
 | the caller chose a `requestId` | 400 | `requestId field not allowed` |
 | no answer in time, or one that is null, 0, false or empty | 504 | `timeout waiting for response` |
@@ -24,7 +25,9 @@
 | an answer | 200 | the whole `responseToClient` |
 
 The published proxy sends the inner `response` alone, which no released client understands; earlier ones sent the whole.
-Where a gateway stands behind it, a request of somebody who proves nothing is for zones that are public for download.
+Where a gateway stands behind it, a request of somebody who proves nothing is for zones that are public for download, or
+for a file that a member asked the gateway for just now (`relay/asked.py`). Released clients raise for every status but
+200, and give `None` for the status `error`: their callers go on to other sources then.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from structlog.typing import FilteringBoundLogger
 
+    from ..relay.asked import Asked
     from ..relay.connected import Registry, WaitingRoom
 
 #: The largest body of a request, in bytes, as upstream's.
@@ -76,6 +80,8 @@ class ResourceProxy:
         is_public: Whether anybody may ask for files of a zone.
         log: Where to say what happened.
         remember: Told the zone and the name of each resource that connects.
+        knows: Whether a zone has a resource of a name, connected or not.
+        asked: What members of closed zones asked for.
     """
 
     def __init__(
@@ -86,6 +92,8 @@ class ResourceProxy:
         is_public: Callable[[str], bool],
         log: FilteringBoundLogger,
         remember: Callable[[str, str], Awaitable[None]] | None = None,
+        knows: Callable[[str, str], Awaitable[bool]] | None = None,
+        asked: Asked | None = None,
     ) -> None:
         self._registry = registry
         self._waiting = waiting
@@ -93,6 +101,8 @@ class ResourceProxy:
         self._is_public = is_public
         self._log = log
         self._remember = remember
+        self._knows = knows
+        self._asked = asked
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
@@ -126,12 +136,20 @@ class ResourceProxy:
         if request["resourceName"] != name:
             return 500, {"message": f"Resource name mismatch: {request['resourceName']} <> {name}"}
         zone = request["zone"]
+        address = (scope.get("client") or ("",))[0]
+        may_ask = self._is_public(zone) or self._was_asked(zone, request["request"], address)
         # the resources of closed zones are not there for those who prove nothing
-        seen = {each: found for each, found in self._registry.named(name).items() if self._is_public(each)}
+        seen = {
+            each: found
+            for each, found in self._registry.named(name).items()
+            if (may_ask if each == zone else self._is_public(each))
+        }
         if not seen:
-            if not self._is_public(zone):
+            if not may_ask:
                 why = f"zone {zone[:200]} is not open for requests without a signature, or there is no such zone here"
                 return 403, {"message": why}
+            if self._knows is not None and await self._knows(zone, name):
+                return 200, _failed(f"the resource {name} of this zone is not connected")
             return 404, {"message": f"resource not found: {name}"}
         resource = seen.get(zone)
         if resource is None:
@@ -139,20 +157,26 @@ class ResourceProxy:
         if "requestId" in request:
             return 400, {"message": "requestId field not allowed"}
         seconds = min(max(0.0, request["timeoutMsec"] / 1000), LONGEST_WAIT)
-        address = (scope.get("client") or ("",))[0]
         try:
             with self._waiting.place(address):
                 answer = await resource.answer(request, seconds)
-        except TimedOut:
-            return 504, {"message": "timeout waiting for response"}
-        except Gone:
-            return 504, {"message": f"resource disconnected: {name}"}
+        except (TimedOut, Gone) as error:
+            if self._knows is not None:
+                return 200, _failed(error.message)
+            gone = isinstance(error, Gone)
+            return 504, {"message": f"resource disconnected: {name}" if gone else "timeout waiting for response"}
         except Unreachable as error:
             return 503, {"message": error.message}
         if answer.response is None or answer.response is False or answer.response in (0, ""):
             return 504, {"message": "timeout waiting for response"}
         envelope = {"type": "responseToClient", "requestId": answer.request_id, "response": answer.response}
         return 200, envelope if answer.error is None else {**envelope, "error": answer.error}
+
+    def _was_asked(self, zone: str, request: Any, address: str) -> bool:
+        uri = request.get("uri") if isinstance(request, dict) else None
+        if self._asked is None or not isinstance(uri, str) or not uri.startswith("sha1://"):
+            return False
+        return self._asked.again(zone, uri.removeprefix("sha1://"), address)
 
     # -- resources ----------------------------------------------------------------------------------------------------
 
@@ -249,6 +273,11 @@ class _Resource(Connected):
         for waiting in self._pending.values():
             if not waiting.done():
                 waiting.set_exception(Gone(f"the resource {self.name} has disconnected"))
+
+
+def _failed(reason: str) -> dict[str, Any]:
+    status = {"status": "error", "error": reason}
+    return {"type": "responseToClient", "response": {"type": "fileUpload", "status": status}}
 
 
 def _name_in(scope: Scope) -> str | None:
