@@ -23,6 +23,7 @@ class Cloud(Liar):
         lies: What answers instead of the truth, by `type` of a request, or `GET` and `PUT`.
         ahead: How far its clock is ahead of ours, in seconds.
         members: Who may upload; everybody when it is `None`.
+        knows_other_hashes: Whether it finds files by other hashes than their SHA-1, as gateways of ours do.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class Cloud(Liar):
         self.lies: dict[str, Callable[[Exchange], None]] = {}
         self.ahead = 0.0
         self.members: set[str] | None = None
+        self.knows_other_hashes = False
         self._staged: dict[str, bytes] = {}
 
     def add(self, content: bytes) -> str:
@@ -79,10 +81,16 @@ class Cloud(Liar):
         getattr(self, "_" + payload["type"])(exchange, payload, envelope.get("fromClientId"))
 
     def _findFile(self, exchange: Exchange, payload: dict[str, Any], _: str | None) -> None:  # noqa: N802
-        content = self.files.get(payload["hash"])
-        if content is None:
+        algorithm = payload["hashAlg"]
+        if algorithm != "sha1" and not self.knows_other_hashes:
+            exchange.reply(400, b"Invalid request: " + exchange.request.body)
+            return
+        known = {hashlib.new(algorithm, content).hexdigest(): sha1 for sha1, content in self.files.items()}
+        sha1 = known.get(payload["hash"])
+        if sha1 is None:
             exchange.json(200, {"type": "findFile", "found": False})
             return
+        content = self.files[sha1]
         exchange.json(
             200,
             {
@@ -90,8 +98,8 @@ class Cloud(Liar):
                 "found": True,
                 "size": len(content),
                 "bucketUri": "r2://bucket",
-                "objectKey": f"sha1/{payload['hash']}",
-                "url": f"{self.url}/bucket/{payload['hash']}?token=secret",
+                "objectKey": f"sha1/{sha1}",
+                "url": f"{self.url}/bucket/{sha1}?token=secret",
                 "cacheHit": False,
             },
         )

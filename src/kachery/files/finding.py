@@ -76,7 +76,7 @@ def file_info(text: str, *, zone: str | None = None, fr: Place | None = None) ->
         failure = error
         problems.append(error.message)
     if found is None and local is None:
-        if failure is None and target is not None and (reference.algorithm == "sha1" or isinstance(target, Channel)):
+        if failure is None and target is not None:
             problems.append(f"{target} does not have it")
         raise failure_of(reference, problems, failure)
     size = found.size if found else os.stat(local.path).st_size if local else 0
@@ -142,7 +142,7 @@ def find_remote(target: Place, reference: uri.FileRef) -> RemoteFile | None:
     """A file of a zone or a channel, asked for by a hash that it knows."""
     if isinstance(target, Channel):
         return target.find(reference.hash, reference.algorithm) if reference.algorithm in ("sha1", "md5") else None
-    return target.find(reference.hash) if reference.algorithm == "sha1" else None
+    return target.find(reference.hash, reference.algorithm)
 
 
 @contextmanager

@@ -258,8 +258,6 @@ def _load_content(
         raise failure_of(reference, [*problems, "only this machine was asked"], None)
     if isinstance(place, Channel):
         return _load_from_channel(place, reference, problems, verbose=verbose)
-    if reference.algorithm != "sha1":
-        raise failure_of(reference, [*problems, f"zones are not asked for {reference.algorithm} hashes"], None)
     with explained(reference, problems):
         target = place if isinstance(place, Zone) else open_zone(place or reference.zone)
     failure: KacheryError | None = None
@@ -272,7 +270,8 @@ def _load_content(
         # a zone that does not have what it says it has may get it from a resource all the same
         failure = error if isinstance(error, Unreachable) else None
         problems.append(error.message)
-    if ask_resource is not False:
+    # resources know files by their SHA-1
+    if ask_resource is not False and reference.algorithm == "sha1":
         asked = Absent()
         if failure is None:
             brought = target.request_file(reference.hash)

@@ -11,10 +11,12 @@ from urllib.parse import quote
 from .. import http, names, settings, transfer
 from ..errors import (
     BadReply,
+    InvalidInput,
     NotAllowed,
     NotConfigured,
     NotFound,
     NotIdentified,
+    NotSupported,
     Unreachable,
 )
 from ..progress import Silent
@@ -72,8 +74,12 @@ class Zone:
             hint = "this machine has no client keys; run `kachery init` (or `kachery-cloud-init`) for this zone"
             raise NotIdentified(error.message, hint=hint) from error
 
-    def find(self, hash_: str) -> RemoteFile | None:
+    def find(self, hash_: str, algorithm: str = "sha1") -> RemoteFile | None:
         """Look for a file.
+
+        Args:
+            hash_: Its hash.
+            algorithm: The hash's algorithm; only gateways of ours know others than `sha1`.
 
         Returns:
             Where to fetch it, or `None` when the zone does not have it.
@@ -82,8 +88,13 @@ class Zone:
             NotAllowed: If this client may not load from the zone.
             Unreachable: If the gateway cannot be asked.
         """
-        asked = {"type": "findFile", "hashAlg": "sha1", "hash": hash_, "zone": self.name}
-        reply = self._call(asked, headers=_CONTENT)
+        asked = {"type": "findFile", "hashAlg": algorithm, "hash": hash_, "zone": self.name}
+        try:
+            reply = self._call(asked, headers=_CONTENT)
+        except InvalidInput:
+            if algorithm == "sha1":
+                raise
+            return None
         if reply.get("found") is not True:
             return None
         size, url = reply.get("size"), reply.get("url")
@@ -91,15 +102,16 @@ class Zone:
         if not isinstance(size, int) or size < 0 or not isinstance(url, str) or not is_address:
             raise BadReply(f"{http.peer(self.gateway_url)} says it has the file but not its size and address")
         said = {key: value for key, value in reply.items() if key not in ("url", "content")}
-        return RemoteFile(hash_, size, url, said, content=_enclosed(reply.get("content"), size))
+        content = _enclosed(reply.get("content"), size)
+        return RemoteFile(hash_, size, url, said, content=content, algorithm=algorithm)
 
-    def require(self, hash_: str) -> RemoteFile:
+    def require(self, hash_: str, algorithm: str = "sha1") -> RemoteFile:
         """As `find`, for a file that must be there.
 
         Raises:
             NotFound: If the zone does not have it.
         """
-        found = self.find(hash_)
+        found = self.find(hash_, algorithm)
         if found is None:
             raise NotFound(f"the zone {self.name} of {http.peer(self.gateway_url)} does not have {hash_}")
         return found
@@ -127,7 +139,7 @@ class Zone:
             again = self.request_file(found.hash)
             if isinstance(again, RemoteFile):
                 return again.url
-        return self.require(found.hash).url
+        return self.require(found.hash, found.algorithm).url
 
     def download(self, found: RemoteFile, sink: transfer.Sink, progress: Progress) -> None:
         """Fetch what a sink is missing of a file.
@@ -160,7 +172,7 @@ class Zone:
         def address(renew: bool) -> str:
             nonlocal url
             if renew:
-                url = self.require(found.hash).url
+                url = self.require(found.hash, found.algorithm).url
             return url
 
         def fetch(start: int, end: int) -> bytes:
@@ -246,6 +258,29 @@ class Zone:
         """Say which file it is that is being sent; says whether the zone has it already."""
         reply = self._native("uploads/name", {"type": "nameUpload", "zone": self.name, "upload": upload, "hash": hash_})
         return reply is not None and reply.get("alreadyExists") is True
+
+    def record_alias(self, hash_: str, algorithm: str) -> str:
+        """Have the zone find a file by another hash, too; the gateway takes it of its own copy.
+
+        Args:
+            hash_: The file's SHA-1.
+            algorithm: `md5`. By `sha256` every file is found.
+
+        Returns:
+            The other hash.
+
+        Raises:
+            NotFound: If the zone does not have the file.
+            NotSupported: If the gateway is not one of ours.
+            NotConfigured, NotRegistered, NotAllowed: If this client may not store there.
+        """
+        self.require_keys()
+        asked = {"type": "recordAlias", "zone": self.name, "hash": hash_, "algorithm": algorithm}
+        reply = self._native("aliases", asked)
+        found = None if reply is None else reply.get("hash")
+        if not isinstance(found, str):
+            raise NotSupported(f"{http.peer(self.gateway_url)} knows files by their SHA-1 alone")
+        return found
 
     def _native(self, what: str, payload: dict[str, Any]) -> dict[str, Any] | None:
         return call_native(self.gateway_url, what, payload, self.keys)

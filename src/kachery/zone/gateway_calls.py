@@ -109,6 +109,9 @@ def _raise(reply: http.Reply, gateway_url: str, kind: str) -> None:
             hint="check KACHERY_GATEWAY_URL",
         )
     lowered = text.lower()
+    if reply.status == 400 and lowered.startswith("invalid request"):
+        # what follows is the request itself, whose words say nothing
+        raise InvalidInput(message)
     if "not registered" in lowered or "client not found" in lowered or "no client" in lowered:
         raise NotRegistered(message, hint="run `kachery init`")
     if any(word in lowered for word in ("not authorized", "unauthorized", "not allowed", "permission", "signature")):

@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ... import digest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -79,6 +81,16 @@ class Reader(ABC):
     @abstractmethod
     def read(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes; empty at the end."""
+
+    def hashes(self, algorithms: Sequence[str]) -> dict[str, str]:
+        """The hex digests of the whole object, by algorithm, from reading it."""
+        digests = {algorithm: digest.new(algorithm) for algorithm in algorithms}
+        position = 0
+        while piece := self.read(position, digest.BUFFER_SIZE):
+            position += len(piece)
+            for one in digests.values():
+                one.update(piece)
+        return {algorithm: one.hexdigest() for algorithm, one in digests.items()}
 
     @abstractmethod
     def close(self) -> None:

@@ -326,13 +326,7 @@ def _digests_of_staging(gateway: Gateway, name: str) -> dict[str, str]:
     finally:
         staging.close()
     try:
-        digests = {algorithm: digest.new(algorithm) for algorithm in ALGORITHMS}
-        position = 0
-        while piece := reader.read(position, digest.BUFFER_SIZE):
-            position += len(piece)
-            for one in digests.values():
-                one.update(piece)
-        return {algorithm: one.hexdigest() for algorithm, one in digests.items()}
+        return reader.hashes(ALGORITHMS)
     finally:
         reader.close()
 

@@ -3,6 +3,7 @@
 | `type` | who | answer |
 |---|---|---|
 | `findFile` | as the zone says; anonymous callers in public zones | `found`, and an address to download from |
+| … with `hashAlg` `sha256` or `md5`, from clients of ours | the same | the same, and the file's `sha1` |
 | `initiateFileUpload` | registered clients whose owner may upload | `alreadyExists`, or an address to PUT to |
 | `finalizeFileUpload` | the client that began the upload | – |
 | `deleteFile` | administrators of the zone | `success` |
@@ -30,7 +31,7 @@ from ...digest import is_hash
 from ...errors import InvalidInput, KacheryError, NotAllowed, NotRegistered, StorageFull, TooLarge
 from ..http import header, host_of, read_json, send_bytes, send_json, send_text
 from ..receiving import now
-from ..services import files, identity, resources, zones
+from ..services import aliases, files, identity, resources, zones
 from ..tokens import DOWNLOAD_LIFETIME, UPLOAD_LIFETIME, DownloadToken, UploadToken
 from .forms import Form, fits, is_number, is_object, is_text
 
@@ -72,6 +73,10 @@ def _is_sha1(value: Any) -> bool:
     return bool(value == "sha1")
 
 
+def _is_algorithm(value: Any) -> bool:
+    return isinstance(value, str) and value in aliases.ALGORITHMS
+
+
 _ENVELOPE: Form = {
     "payload": (True, is_object),
     "fromClientId": (False, _is_client_id),
@@ -83,7 +88,8 @@ _COMMON: Form = {"type": (True, is_text), "timestamp": (True, is_number)}
 _ZONE: Form = {"zone": (False, is_text)}
 _FILE: Form = {"hashAlg": (True, _is_sha1), "hash": (True, is_text), **_ZONE}
 _PAYLOADS: dict[str, Form] = {
-    "findFile": {**_COMMON, **_FILE},
+    # other hashes than SHA-1 are ours
+    "findFile": {**_COMMON, **_FILE, "hashAlg": (True, _is_algorithm)},
     "initiateFileUpload": {**_COMMON, **_FILE, "size": (True, is_number)},
     "finalizeFileUpload": {**_COMMON, **_FILE, "objectKey": (True, is_text), "size": (True, is_number)},
     "deleteFile": {**_COMMON, **_FILE},
@@ -152,10 +158,12 @@ class CloudDialect:
 
     async def _find(self, scope: Scope, payload: dict[str, Any], client_id: str | None) -> dict[str, Any]:
         gateway = self._gateway
-        sha1 = payload["hash"] if is_hash("sha1", payload["hash"]) else ""
-        zone, caller, size = gateway.database.read_now(
-            require_download, payload.get("zone", "default"), sha1, client_id
-        )
+        algorithm, name = payload["hashAlg"], payload.get("zone", "default")
+        sha1 = payload["hash"] if algorithm == "sha1" and is_hash("sha1", payload["hash"]) else ""
+        zone, caller, size = gateway.database.read_now(require_download, name, sha1, client_id)
+        if algorithm != "sha1":
+            known = gateway.database.read_now(aliases.resolve, zone.name, algorithm, payload["hash"])
+            sha1, size = ("", None) if known is None else (known.sha1, known.size)
         gateway.counters.count(
             zone.name, caller.user_number, (caller.client_id or "") if caller.user else "", now(), finds=1
         )
@@ -175,6 +183,8 @@ class CloudDialect:
             "url": download_address(gateway, scope, zone, sha1, size, caller.user_number, on_demand=held is not None),
             "cacheHit": False,
         }
+        if algorithm != "sha1":
+            reply["sha1"] = sha1
         if size <= ENCLOSED and header(scope, b"kachery-accept") == b"content":
             # only clients that ask get it: the others accept no key that they do not know
             content = await self._small_content(zone.key(sha1), size)

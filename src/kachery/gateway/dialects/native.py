@@ -7,6 +7,7 @@
 | `POST /api/v1/uploads` | 200, `{"upload": …, "url": …}`: where to send a file whose hash is not known yet, or |
 | | 200, `{"sizeKnown": true}`: the zone has a file of this size, so hash first |
 | `POST /api/v1/uploads/name` | 200, `{"alreadyExists": …}`: the upload is of the file with this hash |
+| `POST /api/v1/aliases` | 200, `{"algorithm": "md5", "hash": …}`: a file of the zone can be asked for by that, too |
 | `GET /api/v1/relay`, `POST /api/v1/requests` | files on demand: `on_demand.py` |
 
 Requests are `{"payload": {…, "timestamp": ms}, "fromClientId": …, "signature": …}`, signed like any request:
@@ -16,6 +17,7 @@ Requests are `{"payload": {…, "timestamp": ms}, "fromClientId": …, "signatur
 | registration | `type` = `register`, `gateway`, `zone`, `label`, `nonce` |
 | upload | `type` = `beginUpload`, `zone`, `size` |
 | name | `type` = `nameUpload`, `zone`, `upload`, `hash` |
+| alias | `type` = `recordAlias`, `zone`, `hash` (the file's SHA-1), `algorithm` = `md5` |
 
 A client that hashes a large file may send it meanwhile; that saves it half of the time on a fast network. The upload
 takes parts only. Once it is named it is like any other: it can be found again, continued, and ended by
@@ -25,14 +27,15 @@ that belongs to the error.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ... import _version
 from ...digest import is_hash
-from ...errors import InvalidInput, KacheryError, NotAllowed, NotFound
+from ...errors import InvalidInput, KacheryError, NotAllowed, NotFound, WrongContent
 from ..http import host_of, read_json, send_bytes, send_json
 from ..receiving import now
-from ..services import files, registrations
+from ..services import aliases, files, registrations
 from ..tokens import UPLOAD_LIFETIME, UploadToken
 from .cloud import WINDOW, authenticate, require_room, require_upload
 from .on_demand import OnDemandDialect
@@ -54,9 +57,13 @@ _PATHS = {
     "/api/v1/registrations",
     "/api/v1/uploads",
     "/api/v1/uploads/name",
+    "/api/v1/aliases",
     "/api/v1/relay",
     "/api/v1/requests",
 }
+
+# files that are read again for another hash
+_HASHED_AT_ONCE = 2
 
 _ENVELOPE = {"payload", "fromClientId", "signature"}
 
@@ -71,6 +78,7 @@ class NativeDialect:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.on_demand = OnDemandDialect(gateway)
+        self._hashing = asyncio.Semaphore(_HASHED_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -86,6 +94,8 @@ class NativeDialect:
                     await send_json(send, 200, await self._begin_upload(scope, receive), _CORS)
                 case "POST", "/api/v1/uploads/name":
                     await send_json(send, 200, await self._name_upload(receive), _CORS)
+                case "POST", "/api/v1/aliases":
+                    await send_json(send, 200, await self._record_alias(receive), _CORS)
                 case "GET" | "HEAD", "/api/v1/relay":
                     await send_json(send, 200, self.on_demand.describe(), _CORS)
                 case "POST", "/api/v1/requests":
@@ -150,6 +160,35 @@ class NativeDialect:
         if not await gateway.database.write(files.name_upload, payload["upload"], client_id, payload["hash"]):
             raise NotFound("this client has no upload of this name that waits for its hash", hint="begin it again")
         return {"alreadyExists": await gateway.receiver.has_file(zone, payload["hash"]) is not None}
+
+    async def _record_alias(self, receive: Receive) -> dict[str, Any]:
+        gateway = self._gateway
+        request = await read_json(receive)
+        payload = require_request(request, "recordAlias", ("zone", "hash", "algorithm"))
+        client_id = authenticate(request, now()) or ""
+        zone, _ = await gateway.database.read(require_upload, payload["zone"], client_id)
+        sha1, algorithm = payload["hash"], payload["algorithm"]
+        if algorithm != "md5":
+            raise InvalidInput(f"not an algorithm that is recorded: {algorithm[:80]!r}", hint="md5")
+        known = await gateway.database.read(aliases.resolve, zone.name, "sha1", sha1)
+        if known is None:
+            raise NotFound(f"zone {zone.name!r} does not have this file")
+        # what a client says its content hashes to is not believed
+        async with self._hashing:
+            found = await asyncio.to_thread(self._hash_object, zone.key(known.sha1), ("sha1", algorithm))
+        if found["sha1"] != known.sha1:
+            gateway.log.error("object_damaged", zone=zone.name, sha1=known.sha1, found=found["sha1"])
+            raise WrongContent("the zone's copy of this file is damaged", hint="store it again from where you have it")
+        await gateway.database.read(aliases.require_same, zone.name, algorithm, found[algorithm], known.sha1)
+        await gateway.database.write(aliases.record, algorithm, found[algorithm], known.sha1, now())
+        return {"algorithm": algorithm, "hash": found[algorithm]}
+
+    def _hash_object(self, key: str, algorithms: tuple[str, ...]) -> dict[str, str]:
+        reader = self._gateway.bucket.open(key)
+        try:
+            return reader.hashes(algorithms)
+        finally:
+            reader.close()
 
 
 def require_request(
