@@ -34,6 +34,14 @@ for version in 0.4.2 0.4.10; do
     } >"requirements/$name.txt"
 done
 
+for version in 2.0.1 2.0.2 2.0.3; do
+    {
+        echo "# Made by 'make requirements' from kachery-2.in; do not edit. Install with --no-deps."
+        echo "kachery==$version" | compile_pins --no-deps -
+        compile_pins requirements/kachery-2.in -c requirements/kachery-cloud-0.4.10.txt
+    } >"requirements/kachery-$version.txt"
+done
+
 # What opens kachery:// through fsspec; the tests put ours beside it.
 {
     echo "# Made by 'make requirements' from fsspec.in; do not edit."

@@ -39,6 +39,7 @@ class Gateway:
         environment: What else its shell sets.
         host: The address that it listens on.
         inside: A command that runs the gateway's command line somewhere else, in a network namespace for example.
+        options: More options of `kachery up`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Gateway:
         environment: dict[str, str] | None = None,
         host: str = "127.0.0.1",
         inside: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
     ) -> None:
         self.data = directory / "data"
         self.log = directory / "gateway.log"
@@ -57,6 +59,7 @@ class Gateway:
         self.host = host
         self.url = f"http://{host}:{self.port}"
         self._inside = inside
+        self._options = options
         self._process: subprocess.Popen[str] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._variables = {
@@ -78,7 +81,7 @@ class Gateway:
         command = [str(KACHERY), "up", "--data", str(self.data), "--host", self.host, "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._inside, *command, "--zone", self.zone],
+                [*self._inside, *command, "--zone", self.zone, *self._options],
                 env=self._variables,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -47,10 +47,10 @@ class ClientFailed(Exception):
 
 @dataclass(frozen=True)
 class Release:
-    """One installed release of kachery-cloud, or ours.
+    """One installed release of kachery-cloud or kachery, or ours.
 
     Args:
-        version: `0.4.2`, `0.4.10`, or `ours`.
+        version: `0.4.2`, `0.4.10`, `2.0.1` to `2.0.3`, or `ours`.
         prefix: The environment's directory.
     """
 
@@ -62,6 +62,11 @@ class Release:
         """The environment's interpreter."""
         return self.prefix / "bin" / "python"
 
+    @property
+    def module(self) -> str:
+        """The module that programs import."""
+        return "kachery" if self.version.startswith("2.") else "kachery_cloud"
+
 
 def ours() -> Release:
     """The drop-in of this tree, in the environment that runs the tests."""
@@ -70,7 +75,8 @@ def ours() -> Release:
 
 def installed(version: str) -> Release:
     """A released version, installed if it is not yet."""
-    return Release(version, environment(f"kachery-cloud-{version}"))
+    name = "kachery" if version.startswith("2.") else "kachery-cloud"
+    return Release(version, environment(f"{name}-{version}"))
 
 
 def environment(name: str) -> Path:
@@ -210,7 +216,7 @@ class Client:
         """Call a function of the release's module in a process of its own.
 
         Args:
-            function: A public name of `kachery_cloud`.
+            function: A public name of the module.
             args: Values that JSON knows; `{"ndarray": …, "dtype": …}` stands for an array.
             timeout: Seconds it may take.
             kwargs: Likewise.
@@ -222,7 +228,9 @@ class Client:
             reply = Path(scratch) / "reply.json"
             done = subprocess.run(
                 [str(self.release.python), str(DRIVER), str(reply)],
-                input=json.dumps({"function": function, "args": args, "kwargs": kwargs}).encode(),
+                input=json.dumps(
+                    {"module": self.release.module, "function": function, "args": args, "kwargs": kwargs}
+                ).encode(),
                 env=self.variables(),
                 cwd=self.directory.parent,
                 capture_output=True,
