@@ -52,22 +52,15 @@ class QuotaExceeded(TooLarge):
 
 @dataclass
 class Transfer:
-    """One transfer under a quota; `charge` it with what it moved.
+    """One transfer under a quota, and what it moved so far."""
 
-    Args:
-        files: How many files it may count for.
-        size: How many bytes.
-    """
-
-    files: int
-    size: int
-    charged_files: int = 0
-    charged_bytes: int = 0
+    files: int = 0
+    bytes: int = 0
 
     def charge(self, files: int, size: int) -> None:
         """Count files and bytes that went through."""
-        self.charged_files += files
-        self.charged_bytes += size
+        self.files += files
+        self.bytes += size
 
 
 @dataclass
@@ -144,19 +137,16 @@ class ChannelTraffic:
             self._require_left(channel, direction, quota, use, files, size)
             use.pending_files += files
             use.pending_bytes += size
-            transfer = Transfer(files, size)
+            transfer = Transfer()
             try:
                 yield transfer
             finally:
                 use.pending_files -= files
                 use.pending_bytes -= size
-                if transfer.charged_files or transfer.charged_bytes:
+                if transfer.files or transfer.bytes:
                     key = (channel.name, direction, quota.name, self._turn_day())
-                    counted_files, counted_bytes = self._counts.get(key, (0, 0))
-                    self._counts[key] = (
-                        counted_files + transfer.charged_files,
-                        counted_bytes + transfer.charged_bytes,
-                    )
+                    counted = self._counts.get(key, (0, 0))
+                    self._counts[key] = (counted[0] + transfer.files, counted[1] + transfer.bytes)
                     self._unsaved.add(key)
         finally:
             self._leave_place(use)

@@ -436,6 +436,23 @@ def test_one_after_the_other(driver: Driver) -> None:
     assert [reply.status for reply in replies] == [200] * 4
 
 
+def test_two_who_send_the_same_at_once_are_charged_once(driver: Driver) -> None:
+    content = b"x" * 300
+    replies: list[Reply] = []
+    senders = [
+        threading.Thread(target=lambda algorithm=algorithm: replies.append(store(driver, content, algorithm, "small")))
+        for algorithm in ("sha1", "sha1", "md5", "md5", "sha1")
+    ]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert [reply.status for reply in replies] == [200] * 5
+    assert used(driver, "upload") == (1, 300)
+    assert driver.read(files.all_uploads) == []
+    assert list(driver.gateway.bucket.staged()) == []
+
+
 def test_nobody_waits_for_ever(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "WAIT", 0.05)
     reply = store(driver, HELLO, name="never")
