@@ -288,3 +288,25 @@ def test_a_day_is_a_day_also_after_a_restart(tmp_path: Path) -> None:
     with gateway:
         assert upload(b"1").status == 200
         assert upload(b"2").body == b"Exceeded number of files per day for this quota."
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "md5"])
+def test_a_gateway_that_dies_in_the_middle_of_an_upload(tmp_path: Path, algorithm: str) -> None:
+    config = tmp_path / "kachery.json"
+    config.write_text(json.dumps(CHANNELS))
+    config.chmod(0o600)
+    gateway = Gateway(tmp_path, options=("--classic", str(config)))
+    content = os.urandom(20_000_000)
+    hash_ = hashlib.new(algorithm, content).hexdigest()
+    server = Server(gateway.port, "/classic")
+    head = f"POST /classic{sign('set', algorithm, hash_)} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    with gateway, socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as peer:
+        peer.sendall(head.encode() + content[:15_000_000])
+        gateway.kill()
+    with gateway:
+        assert server.ask("GET", sign("check", algorithm, hash_)).json["found"] is False
+        assert server.ask("POST", sign("set", algorithm, hash_), content).status == 200
+        assert server.ask("GET", sign("get", algorithm, hash_)).body == content
+    staging = gateway.data / "buckets" / "default" / "staging"
+    with gateway:
+        assert list(staging.iterdir()) == []

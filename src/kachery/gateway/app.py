@@ -124,6 +124,8 @@ class Application:
     async def start(self) -> None:
         """Put right what an earlier process left, and begin the work that is done at intervals."""
         await self._gateway.receiver.recover()
+        if self._classic is not None:
+            await self._classic.recover()
         self._tasks = [
             asyncio.create_task(self._repeat(self.flush, _FLUSH)),
             asyncio.create_task(self._repeat(self._gateway.receiver.clean, _CLEAN)),

@@ -53,6 +53,9 @@ ALGORITHMS = ("sha1", "md5")
 # endpoint → what its signature names
 _OPERATIONS = {"check": "check", "get": "download", "set": "upload"}
 
+# What the account book and the uploads call the programs of channels begins with this
+_SENDERS = "channel:"
+
 # Seconds that a wrong signature waits for its answer, as at upstream's
 _DELAY = 1.0
 
@@ -111,6 +114,11 @@ class ClassicDialect:
             await self._refuse(send, body, error)
         except KacheryError as error:
             await self._refuse(send, body, error)
+
+    async def recover(self) -> None:
+        """Give up what a process left that died: whoever sent it begins anew. Nothing may be received yet."""
+        if await self._gateway.database.write(files.forget_uploads_of, _SENDERS):
+            await self._gateway.receiver.clean(older_than=0.0)
 
     async def _refuse(self, send: Send, body: RequestBody, error: KacheryError) -> None:
         level = "error" if error.http_status == 507 or error.code in ("error", "collision") else "info"
@@ -292,7 +300,7 @@ class ClassicDialect:
             return await self._gateway.receiver.finalize(zone, sha1, size, client) is not None
 
     def _count(self, channel: Channel, zone: zones.Zone, **counts: int) -> None:
-        self._gateway.counters.count(zone.name, 0, f"channel:{channel.name}", now(), **counts)
+        self._gateway.counters.count(zone.name, 0, f"{_SENDERS}{channel.name}", now(), **counts)
 
 
 def signatures(algorithm: str, hash_: str, name: str, password: str) -> list[str]:
@@ -316,7 +324,7 @@ def signatures(algorithm: str, hash_: str, name: str, password: str) -> list[str
 
 def _sender(channel: Channel) -> str:
     """Who sends one upload: nobody else ends it, or is disturbed by it."""
-    return f"channel:{channel.name}.{secrets.token_hex(4)}"
+    return f"{_SENDERS}{channel.name}.{secrets.token_hex(4)}"
 
 
 def _digests_of_staging(gateway: Gateway, name: str) -> dict[str, str]:

@@ -197,6 +197,11 @@ def forget_upload(connection: Connection, upload: str) -> None:
     connection.execute(delete(uploads).where(uploads.c.id == upload))
 
 
+def forget_uploads_of(connection: Connection, clients: str) -> int:
+    """Give up the uploads of all clients whose names begin with a text; says how many there were."""
+    return connection.execute(delete(uploads).where(uploads.c.client.startswith(clients, autoescape=True))).rowcount
+
+
 def forget_expired_uploads(connection: Connection, now: int, keep: Iterable[str]) -> list[str]:
     """Give up what nobody continued; returns the names. Those to `keep` are just receiving bytes."""
     rows = connection.execute(select(uploads.c.id).where(uploads.c.expires < now, uploads.c.id.not_in(list(keep))))
