@@ -123,14 +123,18 @@ class Application:
 
     async def start(self) -> None:
         """Put right what an earlier process left, and begin the work that is done at intervals."""
-        await self._gateway.receiver.recover()
-        if self._classic is not None:
-            await self._classic.recover()
+        await self._recover()
         self._tasks = [
             asyncio.create_task(self._repeat(self.flush, _FLUSH)),
             asyncio.create_task(self._repeat(self._gateway.receiver.clean, _CLEAN)),
             asyncio.create_task(self._repeat(self._gateway.on_demand.clean, _CLEAN_ON_DEMAND)),
         ]
+
+    async def _recover(self) -> None:
+        # only a process that is alone on its data directory may do this
+        await self._gateway.receiver.recover()
+        if self._classic is not None:
+            await self._classic.recover()
 
     async def stop(self) -> None:
         """Write what is only in memory, and let go of everything."""

@@ -1,8 +1,8 @@
 """What goes through classic channels: how much on a day, how much at once, how often.
 
 A transfer takes its place under its quota before it begins, with all that it may move, so that many at once cannot
-exceed a limit together. When it ends, what it really moved is charged. Counts live here and go to the database: with an
-upload at once, with downloads every few seconds.
+exceed a limit together. When it ends, what it really moved is charged. What was charged goes to the database: with an
+upload at once, with downloads every few seconds. Of several processes each knows only its own transfers in progress.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class ChannelTraffic:
     def __init__(self, database: Database, today: Callable[[], str] | None = None) -> None:
         self._database = database
         self._today = today or (lambda: time.strftime("%Y-%m-%d"))
-        self._day = ""
-        self._counts: dict[CountKey, tuple[int, int]] = {}
-        self._unsaved: set[CountKey] = set()
+        # not yet in the database
+        self._charged: dict[CountKey, tuple[int, int]] = {}
+        self._flushing = asyncio.Lock()
         self._uses: dict[tuple[str, str, str], _Use] = {}
         self._requests: dict[tuple[str, str], deque[float]] = {}
 
@@ -144,10 +144,8 @@ class ChannelTraffic:
                 use.pending_files -= files
                 use.pending_bytes -= size
                 if transfer.files or transfer.bytes:
-                    key = (channel.name, direction, quota.name, self._turn_day())
-                    counted = self._counts.get(key, (0, 0))
-                    self._counts[key] = (counted[0] + transfer.files, counted[1] + transfer.bytes)
-                    self._unsaved.add(key)
+                    key = (channel.name, direction, quota.name, self._today())
+                    self._charge(key, transfer.files, transfer.bytes)
         finally:
             self._leave_place(use)
         if direction == "upload":
@@ -187,8 +185,9 @@ class ChannelTraffic:
     def _require_left(
         self, channel: Channel, direction: Direction, quota: Quota, use: _Use, files: int, size: int
     ) -> None:
-        day = self._turn_day()
-        used_files, used_bytes = self._counts.get((channel.name, direction, quota.name, day), (0, 0))
+        key = (channel.name, direction, quota.name, self._today())
+        stored, charged = self._database.read_now(channels.count, key), self._charged.get(key, (0, 0))
+        used_files, used_bytes = stored[0] + charged[0], stored[1] + charged[1]
         # HEAD counts for nothing, and yet is refused where the limit is reached
         wanted = max(files, 1) if direction == "download" else files
         if wanted and quota.max_files is not None and used_files + use.pending_files + wanted > quota.max_files:
@@ -196,26 +195,23 @@ class ChannelTraffic:
         if size and quota.max_bytes is not None and used_bytes + use.pending_bytes + size > quota.max_bytes:
             raise QuotaExceeded("Exceeded number of bytes per day for this quota.")
 
-    def _turn_day(self) -> str:
-        day = self._today()
-        if day != self._day:
-            unsaved = {key: self._counts[key] for key in self._unsaved}
-            self._counts = {**self._database.read_now(channels.read_counts, day), **unsaved}
-            self._day = day
-        return day
+    def _charge(self, key: CountKey, files: int, size: int) -> None:
+        before = self._charged.get(key, (0, 0))
+        self._charged[key] = (before[0] + files, before[1] + size)
 
     async def flush(self) -> None:
-        """Write down what was counted.
+        """Write down what was charged.
 
         Raises:
             KacheryError: If it cannot be written; it is tried again the next time.
         """
-        if not self._unsaved:
-            return
-        keys, self._unsaved = self._unsaved, set()
-        counts = {key: self._counts[key] for key in keys}
-        try:
-            await self._database.write(channels.write_counts, counts, self._day)
-        except KacheryError:
-            self._unsaved |= keys
-            raise
+        async with self._flushing:
+            charged = dict(self._charged)
+            if not charged:
+                return
+            await self._database.write(channels.add_counts, charged, self._today())
+            # only now: somebody may have looked meanwhile, and must rather see too much than too little
+            for key, (files, size) in charged.items():
+                self._charge(key, -files, -size)
+                if self._charged[key] == (0, 0):
+                    del self._charged[key]

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from kachery.errors import InvalidInput
+from kachery.errors import InvalidInput, StorageFull
 from kachery.gateway import channels as traffic
 from kachery.gateway.config import GatewayConfig
 from kachery.gateway.dialects import classic
@@ -352,8 +352,7 @@ def test_rates(driver: Driver) -> None:
 
 def used(driver: Driver, direction: str, name: str = "small") -> tuple[int, int]:
     driver.run(driver.application.flush())
-    counts = driver.read(channels.read_counts, time.strftime("%Y-%m-%d"))
-    return next((value for key, value in counts.items() if key[:2] == (name, direction)), (0, 0))
+    return driver.read(channels.count, (name, direction, "small", time.strftime("%Y-%m-%d")))
 
 
 def test_a_quota_is_charged_once_for_what_is_stored(driver: Driver) -> None:
@@ -387,6 +386,18 @@ def test_quotas_survive_a_restart(make: Callable[[], Driver], tmp_path: Path) ->
     assert used(second, "download") == (1, 1)
 
 
+def test_what_cannot_be_written_down_is_not_forgotten(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise StorageFull("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(channels, "add_counts", refuse)
+        for content in (b"1", b"2", b"3"):
+            assert store(driver, content, name="small").status == 200
+        assert refused(store(driver, b"4", name="small")) == "Exceeded number of files per day for this quota."
+    assert used(driver, "upload") == (3, 3)
+
+
 def test_days_end(driver: Driver) -> None:
     day = ["2026-11-25"]
     driver.gateway.traffic._today = lambda: day[0]
@@ -396,7 +407,8 @@ def test_days_end(driver: Driver) -> None:
     day[0] = "2026-11-26"
     assert store(driver, b"4", name="small").status == 200
     driver.run(driver.application.flush())
-    assert driver.read(channels.read_counts, "2026-11-25") == {}
+    assert driver.read(channels.count, ("small", "upload", "small", "2026-11-25")) == (0, 0)
+    assert driver.read(channels.count, ("small", "upload", "small", "2026-11-26")) == (1, 1)
 
 
 def test_downloads_are_counted(driver: Driver) -> None:

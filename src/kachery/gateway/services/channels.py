@@ -18,11 +18,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ...errors import InvalidInput
 from ..models import channel_counts
+from .prepared import PreparedLookup
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -187,19 +188,35 @@ def _is_unicode(text: str) -> bool:
 # channel, direction, quota, day
 CountKey = tuple[str, str, str, str]
 
+_COUNT = PreparedLookup(
+    select(channel_counts.c.files, channel_counts.c.bytes).where(
+        channel_counts.c.channel == bindparam("channel"),
+        channel_counts.c.direction == bindparam("direction"),
+        channel_counts.c.quota == bindparam("quota"),
+        channel_counts.c.day == bindparam("day"),
+    )
+)
 
-def read_counts(connection: Connection, day: str) -> dict[CountKey, tuple[int, int]]:
-    """Files and bytes that went through on a day."""
-    rows = connection.execute(select(channel_counts).where(channel_counts.c.day == day))
-    return {(row.channel, row.direction, row.quota, row.day): (row.files, row.bytes) for row in rows}
+
+def count(connection: Connection, key: CountKey) -> tuple[int, int]:
+    """How many files and bytes went through under a quota on a day."""
+    row = _COUNT(connection, channel=key[0], direction=key[1], quota=key[2], day=key[3])
+    return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
 
-def write_counts(connection: Connection, counts: dict[CountKey, tuple[int, int]], today: str) -> None:
-    """Write down how many files and bytes went through so far; days before `today` are forgotten."""
+def add_counts(connection: Connection, counts: dict[CountKey, tuple[int, int]], today: str) -> None:
+    """Write down files and bytes that went through; days before `today` are forgotten."""
     connection.execute(delete(channel_counts).where(channel_counts.c.day < today))
     for (channel, direction, quota, day), (files, size) in counts.items():
         statement = upsert(channel_counts).values(
             channel=channel, direction=direction, quota=quota, day=day, files=files, bytes=size
         )
-        key = [channel_counts.c.channel, channel_counts.c.direction, channel_counts.c.quota, channel_counts.c.day]
-        connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"files": files, "bytes": size}))
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[getattr(channel_counts.c, name) for name in ("channel", "direction", "quota", "day")],
+                set_={
+                    "files": channel_counts.c.files + statement.excluded.files,
+                    "bytes": channel_counts.c.bytes + statement.excluded.bytes,
+                },
+            )
+        )
