@@ -9,10 +9,10 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 SETUP := .venv/.complete
 
-.PHONY: help setup up format check docs docs-check test test-unit test-interop test-faults test-e2e test-dist bench bench-smoke requirements dist clean
+.PHONY: help setup up format check docs docs-check test test-unit test-interop test-faults test-e2e test-postgresql test-dist bench bench-smoke requirements dist clean
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SETUP)  ## an environment in .venv with everything at its pinned version
 
@@ -54,6 +54,9 @@ test-faults: $(SETUP)  ## kill -9, full disks, lying peers: all of them
 
 test-e2e: $(SETUP)  ## what a person does, from `make up` on
 	$(PYTEST) tests/e2e
+
+test-postgresql: $(SETUP)  ## the gateway's unit tests again, on a PostgreSQL server
+	KACHERY_TEST_DATABASE=postgresql $(PYTEST) tests/unit/gateway
 
 test-dist: $(SETUP)  ## the built wheels, installed as a user would
 	scripts/test-dist.sh

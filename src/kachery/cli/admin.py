@@ -35,6 +35,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 ZoneOption = Annotated[str, typer.Option(help="The zone.")]
 
 _data: Path | None = None
+_database: str | None = None
 
 
 @app.callback()
@@ -45,10 +46,13 @@ def choose(
             help="The gateway's data directory.", envvar="KACHERY_DATA", show_default="~/.local/share/kachery"
         ),
     ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="The gateway's PostgreSQL database, if it has one.", envvar="KACHERY_DATABASE")
+    ] = None,
 ) -> None:
     """Administer a gateway on this machine, while it runs or not."""
-    global _data
-    _data = data
+    global _data, _database
+    _data, _database = data, database
 
 
 @user_app.command("add")
@@ -415,7 +419,9 @@ def relay(as_json: JsonOption = False) -> None:
 def _config() -> GatewayConfig:
     from ..gateway.config import GatewayConfig, default_data_directory
 
-    return GatewayConfig(data=_data.expanduser().absolute() if _data else default_data_directory())
+    return GatewayConfig(
+        data=_data.expanduser().absolute() if _data else default_data_directory(), database_url=_database
+    )
 
 
 def _read(function: Callable[[Any], Any]) -> Any:
@@ -428,16 +434,15 @@ def _write(function: Callable[[Any], Any]) -> Any:
 
 def _with_database(method: str, function: Callable[[Any], Any]) -> Any:
     from ..errors import NotConfigured
-    from ..gateway.database import Database, prepare
+    from ..gateway.databases import open_database
 
     config = _config()
-    if not config.database_path.exists():
+    if config.database_url is None and not config.database_path.exists():
         raise NotConfigured(
             f"there is no gateway's data in {config.data}",
             hint="name its directory with --data, or run `kachery up` first",
         )
-    prepare(config.database_path)
-    database = Database(config.database_path)
+    database = open_database(config.database)
     try:
         return getattr(database, method)(function)
     finally:

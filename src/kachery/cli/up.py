@@ -45,6 +45,14 @@ def up(
     classic_zone: Annotated[
         str | None, typer.Option(help="Zone of channels that name none.", show_default="--zone")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="PostgreSQL database, as in postgresql://USER@HOST/NAME.",
+            envvar="KACHERY_DATABASE",
+            show_default="SQLite in the data directory",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a gateway until Ctrl-C.
@@ -68,6 +76,7 @@ def up(
         max_size=max_file_size or gateway_config.DEFAULT_MAX_SIZE,
         log_level=log_level,
         channels=channels,
+        database_url=database,
     )
     with server.only_gateway(config):
         # before anything is written: a port in use must leave no trace

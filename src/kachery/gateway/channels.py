@@ -20,7 +20,7 @@ from .services import channels
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from .database import Database
+    from .databases.contract import Database
     from .services.channels import Channel, CountKey, Direction, Quota
 
 #: Seconds that a transfer waits for others of its quota to end, and how many may wait.

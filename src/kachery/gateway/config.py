@@ -40,6 +40,7 @@ class GatewayConfig:
         max_size: The largest file accepted, in bytes.
         log_level: `debug`, `info`, `warning` or `error`.
         channels: The channels of the classic protocol; without them it is not spoken.
+        database_url: The database on a server, as in `postgresql://USER@HOST/NAME`; `None` for the file here.
     """
 
     data: Path
@@ -49,6 +50,12 @@ class GatewayConfig:
     max_size: int = DEFAULT_MAX_SIZE
     log_level: str = "info"
     channels: channels.Channels | None = None
+    database_url: str | None = None
+
+    @property
+    def database(self) -> Path | str:
+        """Where the database is: an address, or the path of the SQLite file."""
+        return self.database_url or self.database_path
 
     @property
     def database_path(self) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..signing import ClientKeys
 from .buckets.directory import DirectoryBucket
 from .channels import ChannelTraffic
-from .database import Database, prepare
+from .databases import open_database
 from .receiving import Receiver
 from .relay.asked import Asked
 from .relay.connected import Registry, WaitingRoom
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .buckets.contract import Bucket
     from .config import GatewayConfig
+    from .databases.contract import Database
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def open_gateway(config: GatewayConfig, log: FilteringBoundLogger) -> Gateway:
     Raises:
         KacheryError: If the directory cannot be used.
     """
-    prepare(config.database_path)
-    database = Database(config.database_path)
+    database = open_database(config.database)
     bucket = DirectoryBucket(config.bucket_path)
     receiver = Receiver(database, bucket, log)
     registry = Registry()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kachery.gateway.config import GatewayConfig
-from kachery.gateway.database import Database, prepare
+from kachery.gateway.databases import open_database
 from kachery.gateway.services import accounts, api_keys
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def admin(kachery: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     """`kachery admin` on a data directory with the users `ada` and `bob`."""
     config = GatewayConfig(data=tmp_path / "gateway")
-    prepare(config.database_path)
-    database = Database(config.database_path)
+    database = open_database(config.database)
     for name in ("ada", "bob"):
         database.write_now(accounts.add_user, name, 1)
     database.close()
@@ -29,7 +28,7 @@ def admin(kachery: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
 
 
 def holder(tmp_path: Path, token: str, purpose: str) -> api_keys.Holder | None:
-    database = Database(GatewayConfig(data=tmp_path / "gateway").database_path)
+    database = open_database(GatewayConfig(data=tmp_path / "gateway").database)
     try:
         return database.read_now(api_keys.holder, token, purpose)
     finally:

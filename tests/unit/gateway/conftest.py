@@ -1,15 +1,22 @@
-"""A gateway with two zones and some people."""
+"""A gateway with two zones and some people.
+
+With `KACHERY_TEST_DATABASE=postgresql` it stands on a PostgreSQL server (`make test-postgresql`).
+"""
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kachery.gateway.config import GatewayConfig
+from kachery.gateway.databases import open_database
 from kachery.gateway.logs import make_log
 from kachery.gateway.runtime import open_gateway
 from kachery.gateway.services import accounts, zones
+from rigs import postgresql
 from rigs.asgi import Client, Driver
 
 if TYPE_CHECKING:
@@ -17,10 +24,43 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgresql.PostgresServer]:
+    """A PostgreSQL server."""
+    with postgresql.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: postgresql.PostgresServer) -> str:
+    """The name of a database on it with the current schema, to make others from."""
+    address = postgres_server.new_database()
+    open_database(address).close()
+    return address.rpartition("/")[2]
+
+
+@contextmanager
+def _on_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    server = request.getfixturevalue("postgres_server")
+    address = server.new_database(request.getfixturevalue("postgres_template"))
+    yield address
+    server.drop(address)
+
+
 @pytest.fixture
-def driver(tmp_path: Path) -> Iterator[Driver]:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The address of a database on a server, where the tests are to use one."""
+    if os.environ.get("KACHERY_TEST_DATABASE", "sqlite") == "sqlite":
+        yield None
+    else:
+        with _on_server(request) as address:
+            yield address
+
+
+@pytest.fixture
+def driver(tmp_path: Path, database_url: str | None) -> Iterator[Driver]:
     """A gateway with a public zone `lab`, a private zone `unpublished`, both of `owner`, and the user `alice`."""
-    config = GatewayConfig(data=tmp_path / "gateway")
+    config = GatewayConfig(data=tmp_path / "gateway", database_url=database_url)
     gateway = open_gateway(config, make_log("error"))
 
     def prepare(connection: Any) -> None:

@@ -15,8 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select
 
 from kachery.errors import KacheryError, NotAllowed, NotConfigured, TimedOut
-from kachery.gateway import database as database_module
-from kachery.gateway.database import Database, prepare, schema_version
+from kachery.gateway.databases import schema, sqlite
+from kachery.gateway.databases.sqlite import SqliteDatabase as Database
+from kachery.gateway.databases.sqlite import prepare, schema_version
 from kachery.gateway.models import SCHEMA, metadata, users
 from kachery.gateway.services import accounts, zones
 
@@ -51,7 +52,7 @@ def test_the_newest_migration_is_the_one_that_the_models_name() -> None:
 
 
 def test_a_current_database_needs_no_migration(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "_migrate", lambda path: pytest.fail("migrated again"))
+    monkeypatch.setattr(schema, "migrate", lambda engine: pytest.fail("migrated again"))
     prepare(path)
     assert schema_version(path) == SCHEMA
 
@@ -109,7 +110,7 @@ def test_many_writers_take_turns(database: Database, path: Path) -> None:
 
 
 def test_a_writer_that_does_not_end_is_told(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.05)
     database = Database(path)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

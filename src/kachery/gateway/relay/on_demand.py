@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ..buckets.contract import Bucket, Digests
-    from ..database import Database
+    from ..databases.contract import Database
     from ..receiving import Receiver
     from ..services.zones import Zone
     from ..streams import Body

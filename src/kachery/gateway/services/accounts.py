@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ... import names
 from ...errors import Conflict, InvalidInput, InvalidName, NotFound
+from ..databases.upsert import upsert
 from ..models import invitations, profiles, secrets, sessions, users
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def set_profile(connection: Connection, name: str, **parts: str) -> None:
         if len(text) > LONGEST_PROFILE[part]:
             raise InvalidInput(f"Invalid {part.replace('full_', '').replace('_', ' ')}")
     if parts:
-        statement = upsert(profiles).values(
+        statement = upsert(connection, profiles).values(
             user=name, **{"full_name": "", "email": "", "research_description": "", **parts}
         )
         connection.execute(statement.on_conflict_do_update(index_elements=[profiles.c.user], set_=parts))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ...digest import is_hash
 from ...errors import Collision
+from ..databases.upsert import upsert
 from ..models import aliases, content, files
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def require_same(connection: Connection, zone: str, algorithm: str, hash_: str, 
 def record(connection: Connection, algorithm: str, hash_: str, sha1: str, now: int) -> None:
     """Take note of a hash that the gateway has taken of content itself."""
     connection.execute(
-        upsert(aliases)
+        upsert(connection, aliases)
         .values(algorithm=algorithm, hash=hash_, sha1=sha1, created=now)
         .on_conflict_do_nothing(index_elements=[aliases.c.algorithm, aliases.c.hash, aliases.c.sha1])
     )

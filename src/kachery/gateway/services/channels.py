@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, delete, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ...errors import InvalidInput
+from ..databases.upsert import upsert
 from ..models import channel_counts
 from .prepared import PreparedLookup
 
@@ -208,7 +208,7 @@ def add_counts(connection: Connection, counts: dict[CountKey, tuple[int, int]], 
     """Write down files and bytes that went through; days before `today` are forgotten."""
     connection.execute(delete(channel_counts).where(channel_counts.c.day < today))
     for (channel, direction, quota, day), (files, size) in counts.items():
-        statement = upsert(channel_counts).values(
+        statement = upsert(connection, channel_counts).values(
             channel=channel, direction=direction, quota=quota, day=day, files=files, bytes=size
         )
         connection.execute(

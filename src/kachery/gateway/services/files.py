@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ...errors import Collision, Conflict
 from ..buckets.contract import Digests
+from ..databases.upsert import upsert
 from ..models import content, deletions, files, upload_parts, uploads
 from .prepared import PreparedLookup
 
@@ -166,7 +166,7 @@ def add_part(connection: Connection, upload: str, start: int, end: int, now: int
     changed = connection.execute(update(uploads).where(uploads.c.id == upload).values(expires=now + UPLOAD_LIFETIME))
     if changed.rowcount == 0:
         return False
-    statement = upsert(upload_parts).values(upload=upload, start=start, end=end)
+    statement = upsert(connection, upload_parts).values(upload=upload, start=start, end=end)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=[upload_parts.c.upload, upload_parts.c.start], set_={"end": statement.excluded.end}
@@ -232,12 +232,12 @@ def add_file(connection: Connection, zone: str, digests: Digests, owner: str, no
     """
     require_no_collision(connection, digests)
     connection.execute(
-        upsert(content)
+        upsert(connection, content)
         .values(sha1=digests.sha1, sha256=digests.sha256, size=digests.size)
         .on_conflict_do_nothing(index_elements=[content.c.sha1])
     )
     connection.execute(
-        upsert(files)
+        upsert(connection, files)
         .values(zone=zone, sha1=digests.sha1, size=digests.size, created=now, owner=owner)
         .on_conflict_do_nothing(index_elements=[files.c.zone, files.c.sha1])
     )
@@ -249,7 +249,7 @@ def begin_deletion(connection: Connection, zone: Zone, sha1: str, now: int) -> b
     if gone.rowcount == 0:
         return False
     connection.execute(
-        upsert(deletions)
+        upsert(connection, deletions)
         .values(key=zone.key(sha1), created=now)
         .on_conflict_do_nothing(index_elements=[deletions.c.key])
     )

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
+from ..databases.upsert import upsert
 from ..models import usage, users
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def write(connection: Connection, counts: dict[_Key, list[int]]) -> None:
     names = {row.id: row.name for row in rows}
     for (zone, day, user, client), line in counts.items():
         values = dict(zip(COUNTS, line, strict=True))
-        statement = upsert(usage).values(zone=zone, day=day, user=names.get(user, ""), client=client, **values)
+        statement = upsert(connection, usage).values(
+            zone=zone, day=day, user=names.get(user, ""), client=client, **values
+        )
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=[usage.c.zone, usage.c.day, usage.c.user, usage.c.client],

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ... import names
 from ...errors import Conflict, InvalidInput, NotFound
+from ..databases.upsert import upsert
 from ..models import files, members, uploads, users, zones
 from .prepared import PreparedLookup
 
@@ -200,7 +200,7 @@ def grant(connection: Connection, name: str, user: str, rights: Iterable[str], *
         raise NotFound(f"this gateway has no user {user!r}", hint=f"`kachery admin user add {user}` makes one")
     values = {right: int(granted) for right in wanted}
     connection.execute(
-        upsert(members)
+        upsert(connection, members)
         .values(zone=name, user=user, **{right: values.get(right, 0) for right in RIGHTS})
         .on_conflict_do_update(index_elements=[members.c.zone, members.c.user], set_=values)
     )

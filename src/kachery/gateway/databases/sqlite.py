@@ -1,10 +1,7 @@
-"""The gateway's database.
+"""SQLite, in a file of the data directory.
 
-SQLite in WAL mode: readers never wait for the writer. Reads run where they are asked for, since an indexed lookup takes
-microseconds; writes run in one thread, each in a transaction that is on the disk when `write` returns. What calls it
-does not know that, so a database on a server can come later.
-
-Nothing is cached: what `kachery admin` or another gateway has committed counts from the next statement on.
+In WAL mode readers never wait for the writer. Reads run where they are asked for, since an indexed lookup takes
+microseconds; writes run in one thread, each in a transaction that is on the disk when `write` returns.
 """
 
 from __future__ import annotations
@@ -14,13 +11,14 @@ import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate
 
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-from ..errors import KacheryError, NotAllowed, NotConfigured, StorageFull, TimedOut, from_os_error
-from .models import SCHEMA
+from ...errors import KacheryError, NotAllowed, NotConfigured, StorageFull, TimedOut, from_os_error
+from . import schema
+from .contract import Database, P, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,14 +26,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 # `kachery admin` may write while the gateway does; nobody holds the lock for longer than a moment
 _BUSY_SECONDS = 15.0
 
 
-class Database:
+class SqliteDatabase(Database):
     """One process's access to the database of a data directory.
 
     Args:
@@ -44,6 +39,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = str(path)
         self._engine = _engine(path)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kachery-writer")
         self._reader: Connection | None = None
@@ -112,14 +108,8 @@ def prepare(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise from_os_error(error, "write to", path) from error
-    version = schema_version(path)
-    if version == SCHEMA:
-        return
-    if version is not None and version > SCHEMA:
-        raise NotConfigured(
-            f"{path} was written by a newer kachery (schema {version}, this one knows {SCHEMA})", hint="upgrade kachery"
-        )
-    _migrate(path)
+    if not schema.is_current(schema_version(path), str(path)):
+        _migrate(path)
 
 
 def schema_version(path: Path) -> str | None:
@@ -143,20 +133,12 @@ def schema_version(path: Path) -> str | None:
 
 
 def _migrate(path: Path) -> None:
-    # alembic costs half a second and memory, and is needed once per release
-    from alembic import command
-    from alembic.config import Config
-
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
     engine = _engine(path)
     try:
-        with engine.connect() as connected:
-            settings = Config()
-            settings.set_main_option("script_location", "kachery.gateway:migrations")
-            settings.attributes["connection"] = connected
-            command.upgrade(settings, "head")
+        schema.migrate(engine)
     finally:
         engine.dispose()
 
