@@ -95,6 +95,11 @@ class Member:
     hash: str
 
 
+def empty() -> Tree:
+    """The manifest of a directory that holds nothing."""
+    return {"files": {}, "dirs": {}}
+
+
 def member(entry: Entry) -> Member:
     """The file that an entry means."""
     algorithm = "md5" if "md5" in entry else "sha1"
