@@ -110,7 +110,7 @@ def info(
     zone: ZoneOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
-    """Show the size of a file, and who has it; or what is in a directory."""
+    """Show the size of a file and who has it, or of a directory."""
     from .. import files
 
     found = files.any_info(uri, zone=zone)
