@@ -560,8 +560,15 @@ def test_damaged_members_are_an_error_and_nothing_appears(
     cloud: Cloud, nest: Path, elsewhere: Callable[[], None], tmp_path: Path
 ) -> None:
     uri = kachery.store_dir(nest)
-    cloud.files[sha1(b"world\n")] = b"wORLD\n"
     elsewhere()
+
+    def damage(exchange: Any) -> None:
+        if sha1(b"world\n") in exchange.request.target:
+            exchange.file(b"wORLD\n")
+        else:
+            cloud._move(exchange)
+
+    cloud.lies["GET"] = damage
     with pytest.raises(WrongContent, match=r"^sub/b\.txt: "):
         kachery.load_dir(uri, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
