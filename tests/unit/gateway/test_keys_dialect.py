@@ -195,6 +195,7 @@ def test_what_may_not_be_uploaded(driver: Driver, alice: Program) -> None:
         {"zoneName": None},
         {"zoneName": 1},
         {"zoneName": "\ud800"},
+        {"zoneName": "lab\0"},
         {"hash": ["a"]},
         {"timestamp": 1},
     ],

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
+
+_IMPOSSIBLE = re.compile("[\\0\ud800-\udfff]")
 
 #: key → whether it must be there, and what it must be
 Form = dict[str, tuple[bool, Callable[[Any], bool]]]
@@ -12,8 +15,8 @@ Form = dict[str, tuple[bool, Callable[[Any], bool]]]
 
 def is_text(value: Any) -> bool:
     """Whether a value is a text, of characters that there are."""
-    # JSON can spell halves of characters, which no database and no header takes
-    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value))
+    # JSON can spell halves of characters and U+0000, which not every database takes
+    return isinstance(value, str) and _IMPOSSIBLE.search(value) is None
 
 
 def is_number(value: Any) -> bool:
