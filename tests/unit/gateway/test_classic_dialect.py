@@ -55,7 +55,7 @@ CHANNELS = [
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Driver]]:
+def make(tmp_path: Path, database_url: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Driver]]:
     """Starts a gateway with classic channels on one and the same data directory."""
     monkeypatch.setattr(classic, "_DELAY", 0.0)
     running: list[Driver] = []
@@ -68,7 +68,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     def start() -> Driver:
         parsed = channels.parse({"channels": CHANNELS}, "lab")
-        gateway = open_gateway(GatewayConfig(data=tmp_path / "gateway", channels=parsed), make_log("error"))
+        config = GatewayConfig(data=tmp_path / "gateway", database_url=database_url, channels=parsed)
+        gateway = open_gateway(config, make_log("error"))
         gateway.database.write_now(prepare)
         running.append(Driver(gateway))
         return running[-1]
