@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -310,3 +312,49 @@ def test_a_gateway_that_dies_in_the_middle_of_an_upload(tmp_path: Path, algorith
     staging = gateway.data / "buckets" / "default" / "staging"
     with gateway:
         assert list(staging.iterdir()) == []
+
+
+PROGRAM = """
+import sys, kachery as ka
+from pathlib import Path
+url, path, other = sys.argv[1:]
+ka.set_config(to={"url": url, "channel": "public", "password": "public"})
+uris = [ka.store_file(path), ka.store_text("text"), ka.store_dir(other), ka.store_file(path, algorithm="md5")]
+print(*uris, sep="\\n")
+"""
+
+READER = """
+import sys, kachery as ka
+from pathlib import Path
+url, path, *uris = sys.argv[1:]
+with ka.config(fr={"url": url, "channel": "public", "password": "public"}):
+    assert Path(ka.load_file(uris[0])).read_bytes() == Path(path).read_bytes()
+    assert ka.load_text(uris[1]) == "text"
+    assert ka.load_text(uris[2] + "/inner/note.txt") == "a note"
+    assert Path(ka.load_file(uris[3])).read_bytes() == Path(path).read_bytes()
+    assert ka.load_bytes(uris[0], 100, 200) == Path(path).read_bytes()[100:200]
+try:
+    with ka.config(fr={"url": url, "channel": "public", "password": "wrong"}):
+        ka.load_text(uris[1].replace(uris[1][7:47], "0" * 40))
+except PermissionError as error:
+    print(error)
+"""
+
+
+def test_our_client_in_the_words_of_the_classic_one(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "recording.bin"
+    path.write_bytes(os.urandom(12_000_000))
+    (tmp_path / "trial" / "inner").mkdir(parents=True)
+    (tmp_path / "trial" / "inner" / "note.txt").write_text("a note")
+    url = f"http://127.0.0.1:{server.port}{server.prefix}"
+
+    def run(program: str, machine: str, *arguments: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KACHERY_CLOUD_DIR": str(tmp_path / machine)}
+        command = [sys.executable, "-c", program, url, str(path), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    uris = run(PROGRAM, "here", str(tmp_path / "trial")).split()
+    assert [uri.partition(":")[0] for uri in uris] == ["sha1", "sha1", "sha1dir", "md5"]
+    assert "incorrect or missing signature" in run(READER, "elsewhere", *uris)
