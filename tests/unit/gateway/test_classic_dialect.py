@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -22,7 +23,6 @@ from rigs.asgi import BASE, Driver, Reply, sha1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 HELLO = b"hello\n"
 HASH = "f572d396fae9206628714fb2ce00f72e94f2258f"
@@ -540,6 +540,11 @@ def test_places_are_given_back(driver: Driver, monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_not_understood_is_refused(document: Any) -> None:
     with pytest.raises(InvalidInput):
         channels.parse(document, "lab")
+
+
+def test_passwords_are_not_shown() -> None:
+    config = GatewayConfig(data=Path("/x"), channels=channels.parse({"channels": CHANNELS}, "lab"))
+    assert "secret" not in repr(config)
 
 
 def test_the_first_quota_that_fits_is_taken() -> None:

@@ -15,7 +15,7 @@ The first quota that is large enough for a file is the file's; no quotas, no tra
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, delete, select
@@ -75,7 +75,7 @@ class Channel:
     """
 
     name: str
-    password: str
+    password: str = field(repr=False)
     zone: str
     downloads: tuple[Quota, ...]
     uploads: tuple[Quota, ...]
