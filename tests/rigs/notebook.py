@@ -40,13 +40,22 @@ class Notebook:
         directory: Its working directory.
         variables: Its whole environment.
         inside: A command that runs it somewhere else, in a network namespace for example.
+        log: What its cells write goes here; by default to a file in the directory.
     """
 
-    def __init__(self, python: Path, directory: Path, variables: dict[str, str], inside: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        python: Path,
+        directory: Path,
+        variables: dict[str, str],
+        inside: tuple[str, ...] = (),
+        *,
+        log: Path | None = None,
+    ) -> None:
         self.directory = directory
         self._command = [*inside, str(python), str(_KERNEL)]
         self._variables = variables
-        self._log = directory / "notebook.log"
+        self._log = log or directory / "notebook.log"
         self._process: subprocess.Popen[str] | None = None
         self.said = ""
 
