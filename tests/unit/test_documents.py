@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path
     for folder in (".", "docs", "benchmarks", "changelog.d", "compat/kachery-cloud", "tests/data")
-    for path in (ROOT / folder).glob("*.md")
+    for pattern in ("*.md", "*.ipynb")
+    for path in (ROOT / folder).glob(pattern)
 )
 
 
