@@ -53,6 +53,8 @@ for version in 2.0.1 2.0.2 2.0.3; do
 done
 # what opens kachery:// through fsspec; the tests put ours beside it
 export_release fsspec requirements/fsspec.in
+# DataJoint; likewise
+export_release datajoint requirements/datajoint.in
 # Spyglass without the kachery clients, and those clients alone: the tests put theirs or ours beside it
 export_release spyglass-0.6.0 --no-emit-package kachery requirements/spyglass-0.6.0.in
 export_release kachery-released --no-deps requirements/kachery-released.in

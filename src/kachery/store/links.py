@@ -49,6 +49,16 @@ class Links:
         self._layout.replace(self._layout.link(hash_), record_bytes(path, hash_, status))
         return hash_, status.st_size
 
+    def remove(self, hash_: str) -> bool:
+        """Forget what is linked under a SHA-1, which stays where it lies; says whether anything was."""
+        path = self._layout.link(hash_)
+        with explaining("remove", path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                return False
+        return True
+
     def find(self, hash_: str) -> str | None:
         """The path of a linked file that still has this SHA-1.
 

@@ -302,3 +302,13 @@ def test_the_order_is_blob_location_link(tmp_path: Path) -> None:
             assert found is not None
             kinds.append(found.kind)
     assert kinds == ["link", "location", "blob", "blob"]
+
+
+def test_what_is_forgotten_is_not_found_and_stays_where_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "a.dat"
+    path.write_bytes(b"linked")
+    hash_, _ = Store().link(path)
+    assert Store().links.remove(hash_)
+    assert Store().find(hash_) is None
+    assert not Store().links.remove(hash_)
+    assert path.read_bytes() == b"linked"
