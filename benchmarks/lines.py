@@ -377,6 +377,7 @@ LINES = {
     "on-demand": on_demand.on_demand,
     "on-demand-small": on_demand.on_demand_small,
     "on-demand-range": on_demand.on_demand_range,
+    "on-demand-hundred": on_demand.on_demand_hundred,
     "memory": memory,
     "start": start,
 }

@@ -37,12 +37,14 @@ class Sample:
         process: Seconds from the start of the process to its end.
         cpu: User and system seconds of the process and its children.
         peak: Its highest resident memory in bytes, where it could be read.
+        read: Bytes that the machine which shares a file has read for it, where that is the point.
     """
 
     wall: float
     process: float
     cpu: float
     peak: int | None = None
+    read: int | None = None
 
 
 class ContenderFailed(Exception):
@@ -100,6 +102,14 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, reports: bool
             return Sample(whole, whole, cpu)
         said = json.loads(report.read_bytes())
     return Sample(said["wall"], whole, cpu, said["peak"])
+
+
+def bytes_read(pid: int) -> int:
+    """Bytes that a process has read from files since its start, from whatever cache."""
+    for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+        if line.startswith("rchar:"):
+            return int(line.split()[1])
+    raise ContenderFailed(f"process {pid} has no rchar in its io")
 
 
 def peak_memory(pid: int) -> int:

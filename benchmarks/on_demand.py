@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measure import Sample, run
+from measure import ContenderFailed, Sample, bytes_read, run
 from nginx import CONFIGURATIONS
 from report import Contender, Goal, Line
 from rigs.lab import SECRET, Lab
@@ -75,6 +77,42 @@ def on_demand_range(bench: Bench) -> Line:
         ],
         [Goal("kachery.open", "wall", 10.0, "kachery.load_file")],
     )
+
+
+def on_demand_hundred(bench: Bench) -> Line:
+    """A hundred clients that want the same file at the same time: the lab's machine reads and sends it once."""
+    size = min(64 * MIB, bench.size)
+    return Line(
+        "on-demand-hundred",
+        f"{size // MIB} MiB that are linked on another machine, for one reader and for a hundred at once",
+        0,
+        "MiB",
+        [Contender("one", _reading(bench, size, 1)), Contender("a hundred", _reading(bench, size, 100))],
+        [Goal("a hundred", "read", 1.25 * size)],
+    )
+
+
+def _reading(bench: Bench, size: int, readers: int) -> Callable[[], Sample]:
+    """A sample of readers that begin at once with a file that was linked a moment ago."""
+    from kachery.zone import RemoteFile, Zone
+
+    def measure() -> Sample:
+        gateway = bench.gateway
+        path = bench.random_file("lab/fresh", size)
+        with Lab(bench.scratch / "lab", gateway.url, zone=gateway.zone, name=RESOURCE) as lab:
+            found = Zone(gateway.zone, gateway.url).request_file(lab.link(path)[7:])
+            if not isinstance(found, RemoteFile):
+                raise ContenderFailed(f"the lab's machine does not offer its file: {found}")
+            before = bytes_read(lab.pid)
+            wanted = ["-o", "/dev/null", found.url] * readers
+            command = ["curl", "-sSf", "--parallel", "--parallel-immediate", "--parallel-max", str(readers), *wanted]
+            try:
+                sample = run(command, {"PATH": os.environ.get("PATH", os.defpath)})
+                return replace(sample, read=bytes_read(lab.pid) - before)
+            finally:
+                path.unlink()
+
+    return measure
 
 
 def _loading_as_upstream(bench: Bench, size: int) -> Callable[[], Sample]:

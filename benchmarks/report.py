@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from measure import Sample
 
-Figure = Literal["wall", "process", "cpu", "peak"]
+Figure = Literal["wall", "process", "cpu", "peak", "read"]
 TIMES: tuple[Figure, ...] = ("wall", "process", "cpu")
 
 
@@ -54,7 +54,7 @@ class Goal:
         reached = [self._reached(line, take) for take in (statistics.median, min)]
         words = "reached" if reached[0] >= self.limit else "NOT reached"
         if self.against is None:
-            show = _bytes if self.figure == "peak" else _seconds
+            show = _bytes if self.figure in ("peak", "read") else _seconds
             words = "reached" if reached[0] <= self.limit else "NOT reached"
             figures = f"{show(reached[0])} median, {show(reached[1])} best"
             return f"{self.subject} at most {show(self.limit)}: {figures}; {words}"
@@ -107,10 +107,12 @@ class Line:
     def markdown(self) -> str:
         """The line's table and verdicts."""
         unit = f"{self.unit}/s (median)" if self.amount else ""
+        shows_read = any(sample.read is not None for taken in self.samples.values() for sample in taken)
+        more = " read by who shares |" if shows_read else ""
         rows = [
             f"## {self.title}\n",
-            f"| program | wall, best | wall, median | {unit} | process, median | CPU, median | peak memory |",
-            "|---|---|---|---|---|---|---|",
+            f"| program | wall, best | wall, median | {unit} | process, median | CPU, median | peak memory |{more}",
+            "|---|---|---|---|---|---|---|" + ("---|" if shows_read else ""),
         ]
         for contender in self.contenders:
             wall = self.figures(contender.name, "wall")
@@ -119,7 +121,8 @@ class Line:
             best, median, process, cpu = [_seconds(value) for value in times]
             rate = f"{self.amount / statistics.median(wall):,.0f}" if self.amount else ""
             memory = _bytes(max(peaks)) if peaks else ""
-            rows.append(f"| {contender.name} | {best} | {median} | {rate} | {process} | {cpu} | {memory} |")
+            read = f" {_bytes(statistics.median(self.figures(contender.name, 'read')))} |" if shows_read else ""
+            rows.append(f"| {contender.name} | {best} | {median} | {rate} | {process} | {cpu} | {memory} |{read}")
         rows.append("")
         rows += [f"- {goal.verdict(self)}" for goal in self.goals]
         return "\n".join(rows) + "\n"

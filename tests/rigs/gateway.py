@@ -39,7 +39,8 @@ class Gateway:
         environment: What else its shell sets.
         host: The address that it listens on.
         inside: A command that runs the gateway's command line somewhere else, in a network namespace for example.
-        options: More options of `kachery up`.
+        data: Its data directory, where it is shared with others.
+        options: What else `kachery up` is told.
     """
 
     def __init__(
@@ -50,16 +51,17 @@ class Gateway:
         environment: dict[str, str] | None = None,
         host: str = "127.0.0.1",
         inside: tuple[str, ...] = (),
+        data: Path | None = None,
         options: tuple[str, ...] = (),
     ) -> None:
-        self.data = directory / "data"
+        self.data = data or directory / "data"
+        self._options = options
         self.log = directory / "gateway.log"
         self.zone = zone
         self.port = free_port()
         self.host = host
         self.url = f"http://{host}:{self.port}"
         self._inside = inside
-        self._options = options
         self._process: subprocess.Popen[str] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._variables = {

@@ -18,6 +18,7 @@ from kachery.gateway.server import SERVER_OPTIONS, listen
 from rigs.asgi import sha1
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp
@@ -32,10 +33,11 @@ class Running:
     Args:
         application: What answers.
         port: Where; 0 for any.
+        listener: A socket that listens already.
     """
 
-    def __init__(self, application: ASGIApp, port: int = 0) -> None:
-        self._listener = listen("127.0.0.1", port)
+    def __init__(self, application: ASGIApp, port: int = 0, *, listener: socket.socket | None = None) -> None:
+        self._listener = listener or listen("127.0.0.1", port)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = uvicorn.Server(uvicorn.Config(application, **{**SERVER_OPTIONS, "timeout_graceful_shutdown": 1}))
@@ -127,6 +129,7 @@ class ScriptedDaemon:
         self.offers: list[dict[str, Any]] = []
         self.sent: list[tuple[str, int, int]] = []
         self.problems: list[BaseException] = []
+        self.answers_pings = True
         self._url = url
         self._on_send = on_send
         self._stack = ExitStack()
@@ -154,6 +157,8 @@ class ScriptedDaemon:
                     answer: dict[str, Any] = {"type": "offered", "id": message["id"], "found": content is not None}
                     answer.update({"reason": "there is no such file"} if content is None else {"size": len(content)})
                     self.connection.send(json.dumps(answer))
+                elif message["type"] == "ping" and self.answers_pings:
+                    self.connection.send(json.dumps({"type": "pong"}))
                 elif message["type"] == "send":
                     self._start(self._send, message)
         except ConnectionClosed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
@@ -14,8 +13,16 @@ def relay(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - as upstream's
     port: Annotated[int, typer.Option(help="TCP port; 0 chooses a free one.", envvar="PORT", min=0, max=65535)] = 3030,
     bus: Annotated[
-        Path | None,
-        typer.Option(help="Directory shared by several relays of this machine, which then act as one.", metavar="DIR"),
+        str | None,
+        typer.Option(
+            help="How several relays find each other, which then act as one: a directory of this machine, or "
+            "nats://HOST:PORT.",
+            envvar="KACHERY_BUS",
+            metavar="BUS",
+        ),
+    ] = None,
+    internal_url: Annotated[
+        str | None, typer.Option(help="Address by which the others reach this one.", show_default="where it listens")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -28,9 +35,9 @@ def relay(
     import os
 
     from ..errors import InvalidInput, NotConfigured
-    from ..gateway import logs, server
-    from ..gateway.relay.bus import DirectoryBus
-    from ..gateway.relay_alone import RelayAlone
+    from ..gateway import logs, runtime, server
+    from ..gateway.config import require_public_url
+    from ..gateway.relay_alone import RelayAlone, key_from
 
     if log_level not in logs.LEVELS:
         raise InvalidInput(f"unknown log level {log_level!r}", hint="one of " + ", ".join(logs.LEVELS))
@@ -42,5 +49,9 @@ def relay(
         )
     listener = server.listen(host, port)
     log = logs.make_log(log_level)
-    application = RelayAlone(secret, log, DirectoryBus(bus.expanduser().absolute()) if bus is not None else None)
+    others = None
+    if bus is not None:
+        own = require_public_url(internal_url) if internal_url else server.internal_address(listener)
+        others = runtime.open_others(key_from(secret), bus, own, log)
+    application = RelayAlone(secret, log, others)
     server.run(application, listener, log, lambda url: output.data(f"ready {url}"))

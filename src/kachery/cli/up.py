@@ -53,16 +53,31 @@ def up(
             show_default="SQLite in the data directory",
         ),
     ] = None,
+    bus: Annotated[
+        str | None,
+        typer.Option(
+            help="How several gateways of one data directory find each other: a directory of this machine, or "
+            "nats://HOST:PORT.",
+            envvar="KACHERY_BUS",
+            metavar="BUS",
+        ),
+    ] = None,
+    internal_url: Annotated[
+        str | None, typer.Option(help="Address by which the others reach this one.", show_default="where it listens")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a gateway until Ctrl-C.
 
     Whoever starts it first is its administrator, and this machine's client is registered in the zone. One line
     `ready http://HOST:PORT` is written once it answers.
+
+    With --bus any number of them may run on one data directory, behind a proxy that gives their requests to any of
+    them; --public-url is then the proxy's address.
     """
     from ..errors import InvalidInput
     from ..gateway import config as gateway_config
-    from ..gateway import logs, runtime, server
+    from ..gateway import lead, logs, runtime, server
 
     if log_level not in logs.LEVELS:
         raise InvalidInput(f"unknown log level {log_level!r}", hint="one of " + ", ".join(logs.LEVELS))
@@ -78,13 +93,15 @@ def up(
         channels=channels,
         database_url=database,
     )
-    with server.only_gateway(config):
+    with server.only_gateway(config, shared=bus is not None):
         # before anything is written: a port in use must leave no trace
         listener = server.listen(config.host, config.port)
         own_port = channels.port if channels else None
         classic_listener = None if own_port is None else server.listen(config.host, own_port)
-        gateway = runtime.open_gateway(config, logs.make_log(config.log_level))
-        token = _prepare(gateway, zone)
+        own = gateway_config.require_public_url(internal_url) if internal_url else server.internal_address(listener)
+        with lead.one_at_a_time(config.data / "starting.lock"):
+            gateway = runtime.open_gateway(config, logs.make_log(config.log_level), bus, own)
+            token = _prepare(gateway, zone)
         if channels is not None:
             gateway.database.read_now(_require_zones, channels)
 

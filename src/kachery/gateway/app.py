@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import KacheryError
+from ..errors import KacheryError, NotAllowed
 from .dialects.classic import PREFIX as CLASSIC_PREFIX
 from .dialects.classic import ClassicDialect
 from .dialects.cloud import CloudDialect
@@ -20,8 +20,10 @@ from .dialects.native import NativeDialect
 from .dialects.on_demand import SOCKET_PATH
 from .dialects.resource_proxy import ResourceProxy
 from .dialects.transfer import Transfers
+from .forwarding import PATH
 from .http import send_text
 from .receiving import now
+from .relay.internal import Internal, of_registry
 from .services import resources, usage, zones
 from .web.pages import Pages
 
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 # Seconds between two entries into the account book, and between two looks for abandoned uploads
 _FLUSH = 2.0
 _CLEAN = 3600.0
+
+# Seconds between two looks whether another process has stopped to receive files
+_LEAD = 1.0
 
 # Seconds between two looks for files on demand that nobody reads any more
 _CLEAN_ON_DEMAND = 60.0
@@ -62,6 +67,15 @@ class Application:
             *(gateway.registry, gateway.waiting, gateway.proxy_secret, self._is_public, gateway.log),
             *(self._remember, self._knows, gateway.asked),
         )
+        on_demand = self._native.on_demand
+        self._internal = Internal(
+            {
+                **of_registry(gateway.registry),
+                "find": on_demand.find,
+                "held": on_demand.held,
+                "finalize": gateway.finalize_for_another,
+            }
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +85,13 @@ class Application:
             return
         path: str = scope["path"]
         alone = self._classic_port is not None and scope["server"] and scope["server"][1] == self._classic_port
+        if self._gateway.others is not None and scope["type"] == "http":
+            try:
+                scope = self._gateway.others.admit(scope)
+            except NotAllowed as error:
+                self._gateway.log.warning("refused", type="internal", reason=error.message)
+                await send_text(send, error.http_status, str(error))
+                return
         if scope["type"] == "websocket":
             if alone:
                 await send({"type": "websocket.close"})
@@ -92,6 +113,8 @@ class Application:
             answer, route = self._native, "/api/…"
         elif path.startswith("/r/"):
             answer, route = self._proxy, "/r/…"
+        elif path.startswith(PATH):
+            answer, route = self._internal, f"{PATH}…"
         else:
             answer, route = self._pages, "/…"
         started = False
@@ -123,10 +146,15 @@ class Application:
 
     async def start(self) -> None:
         """Put right what an earlier process left, and begin the work that is done at intervals."""
-        await self._recover()
+        if self._gateway.others is not None:
+            await self._gateway.others.open()
+            await self._try_to_lead()
+        else:
+            await self._recover()
         self._tasks = [
             asyncio.create_task(self._repeat(self.flush, _FLUSH)),
-            asyncio.create_task(self._repeat(self._gateway.receiver.clean, _CLEAN)),
+            asyncio.create_task(self._repeat(self._try_to_lead, _LEAD)),
+            asyncio.create_task(self._repeat(self._clean, _CLEAN)),
             asyncio.create_task(self._repeat(self._gateway.on_demand.clean, _CLEAN_ON_DEMAND)),
         ]
 
@@ -145,7 +173,25 @@ class Application:
         await self.flush()
         await self._gateway.on_demand.close()
         await self._gateway.receiver.close()
+        if self._gateway.others is not None:
+            await self._gateway.others.close()
+        if self._gateway.lead is not None:
+            self._gateway.lead.give_up()
         await asyncio.to_thread(self._gateway.database.close)
+
+    async def _try_to_lead(self) -> None:
+        """Receive files for all processes of this gateway, if no other does."""
+        gateway = self._gateway
+        if gateway.others is None or gateway.lead is None or gateway.others.peers.leads or not gateway.lead.take():
+            return
+        # what other processes put together just now is theirs
+        await gateway.receiver.recover(older_than=_CLEAN)
+        gateway.others.peers.lead()
+        gateway.log.info("receives_for_all")
+
+    async def _clean(self) -> None:
+        if self._gateway.others is None or self._gateway.others.peers.leads:
+            await self._gateway.receiver.clean()
 
     def _is_public(self, zone: str) -> bool:
         known = self._gateway.database.read_now(zones.find, zone)

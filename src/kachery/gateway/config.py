@@ -3,8 +3,10 @@
 DATA/                     0700
 ├── kachery.sqlite        0600: users, zones, permissions, files, uploads, usage
 ├── gateway.json          the address of the gateway that runs, or ran last, on this directory
-├── gateway.lock          held by the gateway that runs
 ├── kachery.json          the channels of the classic protocol, if there are any
+├── gateway.lock          held by the gateway that runs, or those that share it
+├── receiving.lock        held by the one of several that receives files
+├── starting.lock         held by one that is just starting
 └── buckets/default/      the directory bucket
 """
 

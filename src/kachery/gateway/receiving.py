@@ -393,19 +393,27 @@ class Receiver:
 
     # -- order --------------------------------------------------------------------------------------------------------
 
-    async def recover(self) -> None:
-        """Put right what a process left that died; nothing may be received yet."""
+    async def recover(self, older_than: float = 0.0) -> None:
+        """Put right what a process left that died; nothing may be received yet.
+
+        Args:
+            older_than: Staging objects that were written to within so many seconds stay, for they may be another's.
+        """
         for key in await self._database.read(files.due_deletions):
             await self._database.write(self._end_deletion, key)
         for upload in await self._database.read(files.all_uploads):
             if not upload.received or upload.staging is None:
                 continue
-            zone = await self._database.read(zones.find, upload.zone)
-            if zone is None or await self._database.read(files.size_of, zone.name, upload.sha1) is not None:
-                continue
-            if self._bucket.withdraw(upload.staging, zone.key(upload.sha1)):
-                self._log.warning("publication_undone", zone=zone.name, sha1=upload.sha1)
-        await self.clean(older_than=0.0)
+            if await self._database.write(self._undo_publication, upload):
+                self._log.warning("publication_undone", zone=upload.zone, sha1=upload.sha1)
+        await self.clean(older_than=older_than)
+
+    def _undo_publication(self, connection: Connection, upload: Upload) -> bool:
+        # in a transaction, as publishing is: another process may just be at it
+        zone = zones.find(connection, upload.zone)
+        if zone is None or upload.staging is None or files.size_of(connection, zone.name, upload.sha1) is not None:
+            return False
+        return self._bucket.withdraw(upload.staging, zone.key(upload.sha1))
 
     async def clean(self, older_than: float = 3600.0) -> None:
         """Give up expired uploads, and remove staging objects that belong to nothing.

@@ -64,8 +64,12 @@ SERVER_OPTIONS: dict[str, Any] = {
 
 
 @contextmanager
-def only_gateway(config: GatewayConfig) -> Iterator[None]:
-    """Hold the data directory for one gateway process; the system lets go of it when the process ends, however it does.
+def only_gateway(config: GatewayConfig, *, shared: bool = False) -> Iterator[None]:
+    """Hold the data directory for this gateway; the system lets go of it when the process ends, however it does.
+
+    Args:
+        config: The gateway's settings.
+        shared: Whether other processes that say the same may hold it as well.
 
     Raises:
         Conflict: If another gateway runs on the directory.
@@ -77,10 +81,11 @@ def only_gateway(config: GatewayConfig) -> Iterator[None]:
         raise from_os_error(error, "write to", config.data) from error
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(
-                f"another gateway runs on {config.data}", hint="end it first, or choose another directory with --data"
+                f"another gateway runs on {config.data}",
+                hint="end it first, or choose another directory with --data; several need --bus, all of them",
             ) from None
         yield
     finally:
@@ -115,6 +120,12 @@ def listen(host: str, port: int) -> socket.socket:
             f"port {port} of {host} is in use", hint="choose another with --port, or --port 0 for any"
         ) from error
     return listener
+
+
+def internal_address(listener: socket.socket) -> str:
+    """Where other processes reach a listening socket, as `open_gateway` takes it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{'{here}' if host in _ANY else f'[{host}]' if ':' in host else host}:{port}"
 
 
 class _Server(uvicorn.Server):

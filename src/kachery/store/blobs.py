@@ -115,9 +115,7 @@ class Blobs:
                 os.close(fd)
         return hash_
 
-    def add_open(
-        self, source: int, status: os.stat_result, path: str, progress: Progress, algorithm: str = "sha1"
-    ) -> str:
+    def add_open(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
         """Store a private copy of an open file.
 
         Args:
@@ -125,22 +123,21 @@ class Blobs:
             status: How the file looks.
             path: What to call it in errors.
             progress: Told of every step.
-            algorithm: The hash's algorithm.
 
         Returns:
-            Its hash.
+            Its SHA-1.
 
         Raises:
             SourceChanged: If it changes meanwhile.
             StorageFull, NotAllowed: If the store cannot be written to.
         """
         if status.st_size <= AT_ONCE:
-            return self.add_bytes(hashing.read_whole(source, status, path), algorithm)
+            return self.add_bytes(hashing.read_whole(source, status, path))
         with Incoming(self._layout, self._verified) as incoming:
             with explaining("copy", path):
-                hash_ = hashing.copy_and_digest(source, incoming.fd, status.st_size, progress, algorithm)
+                hash_ = hashing.copy_and_digest(source, incoming.fd, status.st_size, progress)
             hashing.require_unchanged(source, status, path)
-            incoming.publish(hash_, algorithm)
+            incoming.publish(hash_)
         return hash_
 
     def _quarantine(self, path: str, hash_: str, damaged: os.stat_result) -> bool:

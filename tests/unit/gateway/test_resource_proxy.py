@@ -18,10 +18,10 @@ from kachery.gateway.config import GatewayConfig
 from kachery.gateway.logs import make_log
 from kachery.gateway.receiving import now
 from kachery.gateway.relay.asked import LIFETIME, Asked
-from kachery.gateway.relay.bus import DirectoryBus
 from kachery.gateway.relay.connected import WaitingRoom
-from kachery.gateway.relay_alone import RelayAlone
-from kachery.gateway.runtime import open_gateway
+from kachery.gateway.relay_alone import RelayAlone, key_from
+from kachery.gateway.runtime import open_gateway, open_others
+from kachery.gateway.server import internal_address, listen
 from kachery.gateway.services import accounts, identity, zones
 from kachery.signing import ClientKeys
 from rigs.relay import PATIENCE, Running, http_request, post_json, receive, socket_to, until
@@ -400,15 +400,23 @@ def test_who_waits_is_bounded() -> None:
 # -- several processes ------------------------------------------------------------------------------------------------
 
 
-def test_relays_that_share_a_directory_act_as_one(tmp_path: Path) -> None:
-    def start() -> Running:
-        return Running(RelayAlone(SECRET, make_log("error"), DirectoryBus(tmp_path / "bus")))
+def start_with_others(tmp_path: Path, key: bytes | None = None) -> Running:
+    """A relay on the bus of a directory."""
+    listener = listen("127.0.0.1", 0)
+    log = make_log("error")
+    others = open_others(key or key_from(SECRET), str(tmp_path / "bus"), internal_address(listener), log)
+    return Running(RelayAlone(SECRET, log, others), listener=listener)
 
-    with start() as first, start() as second:
+
+def test_relays_that_share_a_bus_act_as_one(tmp_path: Path) -> None:
+    with start_with_others(tmp_path) as first, start_with_others(tmp_path) as second:
         with resource(first) as connection:
-            # asked at the other one
+            # asked at the other one, as soon as it has heard
+            until(lambda: is_connected(second))
             asking = Asking(f"{second.url}/r/res1", question())
-            request_id = receive(connection)["requestId"]
+            # those that timed out may have come as well
+            came = until(lambda: [each for each in [receive(connection)] if each["timeoutMsec"] == 2000])
+            request_id = came[0]["requestId"]
             connection.send(ANSWERED.replace("ID", request_id))
             assert asking.result() == (200, json.loads(ANSWERED.replace("ID", request_id)))
             # a name is taken once for all of them
@@ -425,27 +433,17 @@ def test_relays_that_share_a_directory_act_as_one(tmp_path: Path) -> None:
             assert asking.result() == (504, {"message": "resource disconnected: res1"})
         until(lambda: post_json(f"{second.url}/r/res1", question())[0] == 404)
         with resource(second):
+            until(lambda: post_json(f"{first.url}/r/res1", question(timeoutMsec=1))[0] == 504)
+    assert list((tmp_path / "bus").iterdir()) == []
+
+
+def test_relays_with_another_secret_are_strangers(tmp_path: Path) -> None:
+    with start_with_others(tmp_path) as first, start_with_others(tmp_path, key_from("another")) as second:
+        with resource(first), resource(second):
             assert is_connected(first)
-    assert list((tmp_path / "bus").rglob("*.socket")) == []
-
-
-def test_a_relay_that_died_holds_no_names(tmp_path: Path) -> None:
-    dead = DirectoryBus(tmp_path / "bus")
-    assert dead.claim("res1", "default")
-    with Running(RelayAlone(SECRET, make_log("error"), DirectoryBus(tmp_path / "bus"))) as relay:
-        assert post_json(f"{relay.url}/r/res1", question())[0] == 404
-        with resource(relay):
-            assert is_connected(relay)
-        # what another process has taken meanwhile is not given back
-        dead.release("res1", "default")
-    (tmp_path / "bus" / "names" / "junk").mkdir()
-    (tmp_path / "bus" / "names" / "junk" / "junk").write_bytes(b"\xff")
-    assert dead.elsewhere("junk") == {}
-
-
-def test_a_directory_that_is_no_place_for_sockets(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="too long"):
-        DirectoryBus(tmp_path / ("x" * 100))
+            assert is_connected(second)
+        with resource(first):
+            assert post_json(f"{second.url}/r/res1", question())[0] == 404
 
 
 # -- in front of a gateway --------------------------------------------------------------------------------------------

@@ -297,7 +297,7 @@ class ClassicDialect:
     async def _publish(self, zone: zones.Zone, sha1: str, size: int, client: str) -> bool:
         # one after the other, so that of two who send the same at once one is charged
         async with self._locks.setdefault(f"{zone.name}/{sha1}", asyncio.Lock()):
-            return await self._gateway.receiver.finalize(zone, sha1, size, client) is not None
+            return await self._gateway.finalize(zone, sha1, size, client) is not None
 
     def _count(self, channel: Channel, zone: zones.Zone, **counts: int) -> None:
         self._gateway.counters.count(zone.name, 0, f"{_SENDERS}{channel.name}", now(), **counts)

@@ -169,6 +169,8 @@ class CloudDialect:
         )
         # what a resource has brought can be had, also from a zone that keeps nothing
         held = gateway.on_demand.held(zone.name, sha1) if size is None else None
+        if size is None and held is None and gateway.others is not None:
+            held = await gateway.on_demand.held_elsewhere(zone.name, sha1)
         size = held if size is None else size
         if size is None:
             if sha1 and not zone.public_download:
@@ -241,7 +243,7 @@ class CloudDialect:
             raise InvalidInput(
                 "objectKey is not that of this file in this zone", hint="send back what initiateFileUpload said"
             )
-        stored = await gateway.receiver.finalize(zone, sha1, size, client_id or "")
+        stored = await gateway.finalize(zone, sha1, size, client_id or "")
         if stored is not None:
             gateway.log.info("stored", zone=zone.name, sha1=sha1, size=size, client=client_id, user=caller.user)
             gateway.counters.count(

@@ -107,8 +107,7 @@ class KeysDialect:
             getattr(self._gateway.log, level)("refused", type=name, error=error.code, reason=error.message)
             # upstream tells "who are you" and "you may not" apart by their words only
             status = 401 if isinstance(error, NotAllowed) else error.http_status
-            more = [(b"kachery-error", error.code.encode()), (b"access-control-expose-headers", b"Kachery-Error")]
-            await send_json(send, status, {"error": str(error)}, [*_CORS, (b"cache-control", b"no-store"), *more])
+            await send_json(send, status, {"error": str(error)}, [*_CORS, (b"cache-control", b"no-store")])
         else:
             await send_json(send, 200, {"type": f"{name}Response", **reply}, [*_CORS, (b"cache-control", b"no-store")])
 
@@ -170,7 +169,7 @@ class KeysDialect:
                 "objectKey is not that of this file in this zone", hint="send back what initiateFileUpload said"
             )
         client = client_of(holder)
-        stored = await gateway.receiver.finalize(zone, sha1, size, client)
+        stored = await gateway.finalize(zone, sha1, size, client)
         if stored is not None:
             gateway.log.info("stored", zone=zone.name, sha1=sha1, size=size, client=client, user=holder.user)
             gateway.counters.count(zone.name, holder.user_number, client, now(), uploads=1, upload_bytes=stored)

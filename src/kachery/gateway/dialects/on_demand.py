@@ -25,7 +25,7 @@ from ...digest import is_hash
 from ...errors import BadReply, InvalidInput, KacheryError, NotAllowed, TimedOut, Unreachable
 from ..http import host_of, read_json
 from ..receiving import now
-from ..relay.connected import Answer
+from ..relay.connected import PRESENCE, Answer
 from ..relay.on_demand import OFFER_PATIENCE, Daemon, NotOffered, Offer
 from ..services import resources, zones
 from ..services.identity import caller as caller_of
@@ -34,6 +34,8 @@ from ..tokens import DOWNLOAD_LIFETIME, DownloadToken
 from .cloud import authenticate, require_download
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sqlalchemy import Connection
     from starlette.types import Receive, Scope, Send
 
@@ -108,6 +110,22 @@ class OnDemandDialect:
             }
         return {"found": True, "size": found.size, "url": address(found.size, "o"), "resource": found.resource}
 
+    # -- other processes of this gateway ------------------------------------------------------------------------------
+
+    async def find(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What the daemons of this process offer."""
+        zone = await self._gateway.database.read(zones.find, asked["zone"])
+        if zone is None or not is_hash("sha1", asked["hash"]):
+            return {"found": False, "reasons": []}
+        found = await self._gateway.on_demand.find_here(zone, asked["hash"])
+        if isinstance(found, NotOffered):
+            return {"found": False, "reasons": found.reasons}
+        return {"found": True, "size": found.size, "resource": found.resource}
+
+    async def held(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The size of a file that was brought to this process and is not in its zone."""
+        return {"size": self._gateway.on_demand.held(asked["zone"], asked["hash"])}
+
     # -- daemons ------------------------------------------------------------------------------------------------------
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +141,9 @@ class OnDemandDialect:
             gateway.log.info("resource_connected", resource=daemon.name, zone=daemon.zone, owner=daemon.owner)
             chores = asyncio.create_task(_ping(socket))
             while True:
-                self._take(daemon, await socket.receive(_SILENCE))
+                message = await socket.receive(_SILENCE)
+                daemon.heard()
+                self._take(daemon, message)
         except (BadReply, InvalidInput, NotAllowed) as error:
             gateway.log.warning("resource_refused", resource=daemon.name if daemon else "?", reason=error.message)
             await _refuse(socket, error)
@@ -147,7 +167,7 @@ class OnDemandDialect:
         scheme = {"ws": "http", "wss": "https"}[scope["scheme"]]
         base = gateway.config.base_url(scheme, host_of(scope))
         daemon = _Daemon(gateway, hello["resource"], zone, slots, owner, socket, base)
-        if not gateway.on_demand.connect(daemon):
+        if not await gateway.on_demand.connect(daemon):
             raise NotAllowed(
                 f"a resource {daemon.name!r} of zone {zone.name!r} is connected already",
                 hint="end the other daemon, or choose another name",
@@ -212,6 +232,7 @@ class _Daemon(Daemon):
         self._base = base
         self._offers: dict[str, asyncio.Future[Offer]] = {}
         self._posting: set[asyncio.Task[None]] = set()
+        self._speaking = asyncio.Event()
 
     async def offer(self, sha1: str) -> Offer:
         """Ask whether it has a file."""
@@ -278,9 +299,31 @@ class _Daemon(Daemon):
             return Answer(request_id, {}, f"Error handling request: {error.message}")
         return Answer(request_id, {"type": "fileUpload", "status": status})
 
+    def heard(self) -> None:
+        """Take note that it said something."""
+        self._speaking.set()
+
+    async def is_there(self) -> bool:
+        """Whether it still answers a ping."""
+        self._speaking.clear()
+        try:
+            async with asyncio.timeout(PRESENCE):
+                await self._socket.send({"type": "ping"})
+                await self._speaking.wait()
+        except (TimeoutError, Unreachable):
+            return False
+        return True
+
+    def dismiss(self, reason: str) -> None:
+        """Tell it why it is connected no more, and close its connection."""
+        self._in_background(_refuse(self._socket, NotAllowed(reason)))
+
     def post(self, message: dict[str, Any]) -> None:
         """Send a message without waiting; a daemon that takes none is found out by its silence."""
-        task = asyncio.create_task(self._post(message))
+        self._in_background(self._post(message))
+
+    def _in_background(self, action: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(action)
         self._posting.add(task)
         task.add_done_callback(self._posting.discard)
 

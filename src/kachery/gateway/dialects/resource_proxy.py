@@ -220,7 +220,7 @@ class ResourceProxy:
         else:
             name = message["resourceName"]
             resource = _Resource(name, message["zone"], socket)
-            if self._registry.add(resource):
+            if await self._registry.add(resource):
                 return resource
             why = f"Resource already exists: {name}"
         self._log.warning("resource_refused", resource=name[:200], reason=why[:300])
@@ -235,6 +235,7 @@ class _Resource(Connected):
         super().__init__(name, zone)
         self._socket = socket
         self._pending: dict[str, asyncio.Future[Answer]] = {}
+        self._closing: asyncio.Task[None] | None = None
 
     async def answer(self, message: dict[str, Any], seconds: float) -> Answer:
         """The answer to a `requestFromClient`."""
@@ -267,6 +268,10 @@ class _Resource(Connected):
                 return None
             case _:
                 return f"Unexpected message from resource. Closing {self.name}"
+
+    def dismiss(self, reason: str) -> None:
+        """Close its connection, with the reason in the close frame."""
+        self._closing = asyncio.create_task(self._socket.close(REFUSED, reason))
 
     def leave(self) -> None:
         """Tell everybody who waits that there will be no answer."""

@@ -9,6 +9,8 @@
 | `GET`, `HEAD /transfer/o/TOKEN/HASH`, as above | the same of a file that a resource brings meanwhile |
 | `PUT /transfer/s/SEND` with `Content-Range` | 200: a daemon has sent the range that it was told to |
 
+Where several processes are one gateway, one that lacks what a request needs passes it on to the one that has it.
+
 Callers take the addresses as they are; other answers carry one line of text. Content is always an attachment of unknown
 type: what somebody uploaded is never shown as a page of the gateway.
 """
@@ -18,11 +20,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import InvalidInput, KacheryError, NotFound, SourceChanged, Unreachable
+from ..forwarding import NOT_HERE, came_from
 from ..http import PATIENCE, RequestBody, header, send_bytes, send_json, send_text
 from ..receiving import now
+from ..relay.on_demand import Brought, NotOffered
 from ..services import files, zones
 
 if TYPE_CHECKING:
@@ -47,6 +51,9 @@ _PREFLIGHT = [
     (b"access-control-max-age", b"86400"),
 ]
 
+# How often a file is looked for that another process brought a moment ago
+_ATTEMPTS = 3
+
 _CONTENT_RANGE = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _RANGE = re.compile(rb"bytes=(\d{0,19})-(\d{0,19})")
 
@@ -68,6 +75,8 @@ class Transfers:
         try:
             if method == "OPTIONS":
                 await send_bytes(send, 200, b"", b"text/plain", _PREFLIGHT)
+                return
+            if await self._passed_on(scope, receive, send):
                 return
             match scope["path"].split("/")[2:]:
                 case ["d" | "o", token, sha1] if method in ("GET", "HEAD"):
@@ -94,6 +103,36 @@ class Transfers:
             closing = [] if await body.drain() else [(b"connection", b"close")]
             code = (b"kachery-error", error.code.encode())
             await send_text(send, error.http_status, str(error), [*CORS, code, *closing])
+
+    async def _passed_on(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Have another process answer that has what a request needs; says whether it did."""
+        gateway = self._gateway
+        if gateway.others is None:
+            return False
+        match scope["path"].split("/")[2:]:
+            case ["u", _] if came_from(scope) is not None:
+                if not gateway.others.peers.leads:
+                    raise Unreachable("this process of the gateway does not receive files", hint="try again")
+                return False
+            case _ if came_from(scope) is not None:
+                return False
+            case ["u", _]:
+                process = await gateway.receiving_process()
+            case ["s", told] if gateway.on_demand.process_of(told) != gateway.others.peers.process:
+                process = gateway.on_demand.process_of(told)
+                if gateway.others.peers.address_of(process) is None:
+                    raise NotFound("nobody waits for these bytes any more")
+            case _:
+                return False
+        if process is None:
+            return False
+        try:
+            if not await gateway.others.forwarder.forward(process, scope, receive, send):
+                raise Unreachable("another process of this gateway has ended", hint="try again")
+        except Unreachable as error:
+            # the caller is there, so it is no broken transfer
+            await send_text(send, error.http_status, str(error), [*CORS, (b"connection", b"close")])
+        return True
 
     # -- uploads ------------------------------------------------------------------------------------------------------
 
@@ -171,14 +210,41 @@ class Transfers:
             reader.close()
 
     async def _bring(self, scope: Scope, receive: Receive, send: Send, zone: zones.Zone, token: DownloadToken) -> None:
-        delivery = await self._gateway.on_demand.require(zone, token.sha1)
-        if delivery.size != token.size:
-            raise SourceChanged(f"the file has {delivery.size} bytes, not {token.size} as before")
+        delivery = await self._find_delivery(scope, receive, send, zone, token)
+        if delivery is None:
+            return
         reader = delivery.open()
         try:
             await self._send_file(scope, receive, send, reader, token, delivery)
         finally:
             delivery.close_reader(reader)
+
+    async def _find_delivery(
+        self, scope: Scope, receive: Receive, send: Send, zone: zones.Zone, token: DownloadToken
+    ) -> Delivery | None:
+        """The file, as it comes to this process; `None` when another process has answered."""
+        on_demand, others = self._gateway.on_demand, self._gateway.others
+        if came_from(scope) is not None:
+            here = await on_demand.find_here(zone, token.sha1)
+            if isinstance(here, NotOffered):
+                await send_text(send, NOT_HERE, str(here.error()))
+                return None
+            return _require_size(here, token)
+        # a process that brought it may have ended, or the daemon have moved to another one
+        for _ in range(_ATTEMPTS):
+            found = await on_demand.find(zone, token.sha1)
+            if isinstance(found, NotOffered):
+                raise found.error()
+            if not isinstance(found, Brought):
+                return _require_size(found, token)
+            _require_size(found, token)
+            try:
+                if others is not None and await others.forwarder.forward(found.process, scope, receive, send):
+                    return None
+            except Unreachable as error:
+                self._gateway.log.info("not_passed_on", process=found.process, reason=error.message)
+            on_demand.not_elsewhere(zone.name, token.sha1)
+        raise Unreachable("the process of this gateway that brings the file has ended", hint="try again in a moment")
 
     async def _take_range(self, scope: Scope, send: Send, body: RequestBody, told: str) -> None:
         match = _CONTENT_RANGE.fullmatch(header(scope, b"content-range") or b"")
@@ -246,6 +312,15 @@ class Transfers:
         # several ranges make one download, counted with its beginning
         counted = 1 if start == 0 else 0
         self._gateway.counters.count(token.zone, token.user, "", now(), downloads=counted, download_bytes=sent)
+
+
+_Found = TypeVar("_Found", "Delivery", Brought)
+
+
+def _require_size(found: _Found, token: DownloadToken) -> _Found:
+    if found.size != token.size:
+        raise SourceChanged(f"the file has {found.size} bytes, not {token.size} as before")
+    return found
 
 
 async def send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> tuple[int, str | None]:

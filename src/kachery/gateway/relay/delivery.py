@@ -66,6 +66,7 @@ class Send:
         start: The first byte.
         end: The byte after the last one.
         attempt: How often it was asked for, this time included.
+        id: Its name, from which other processes see whose it is.
     """
 
     dispatcher: Dispatcher
@@ -73,7 +74,7 @@ class Send:
     start: int
     end: int
     attempt: int
-    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    id: str
     begun: bool = False
     touched: float = field(default_factory=time.monotonic)
 
@@ -84,11 +85,13 @@ class Dispatcher:
     Args:
         sender: The daemon.
         sends: Where sends under way are entered, by id; shared by all daemons.
+        process: The name of this process, where there are several.
     """
 
-    def __init__(self, sender: Sender, sends: dict[str, Send]) -> None:
+    def __init__(self, sender: Sender, sends: dict[str, Send], process: str = "") -> None:
         self.sender = sender
         self._sends = sends
+        self._prefix = f"{process}-" if process else ""
         self._waiting: deque[Delivery] = deque()
         self._under_way: dict[str, Send] = {}
         self.closed = False
@@ -129,7 +132,7 @@ class Dispatcher:
             want = delivery.take_want()
             if want is None:
                 continue
-            send = Send(self, delivery, *want)
+            send = Send(self, delivery, *want, id=self._prefix + secrets.token_hex(16))
             self._under_way[send.id] = self._sends[send.id] = send
             delivery.started = delivery.started or time.time_ns() // 1_000_000
             asyncio.get_running_loop().call_later(SEND_PATIENCE, self._look_after, send)

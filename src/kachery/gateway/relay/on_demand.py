@@ -5,6 +5,8 @@
                                                     └──▶ published in the zone, or held while somebody reads it
 
 Everything here is of one process and in memory. A process that dies leaves staging objects, which the next one removes.
+Where several processes are one gateway, the one that has a daemon's socket brings its files, and the others are told by
+it what it can bring (`Brought`) and pass their readers on to it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import asyncio
 import secrets
 import time
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KacheryError, NotFound, SourceChanged, StorageFull, TooLarge, Unreachable, WrongContent
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from ..receiving import Receiver
     from ..services.zones import Zone
     from ..streams import Body
-    from .connected import Registry
+    from .connected import Others, Registry
 
 #: Seconds that a daemon has to answer an offer.
 OFFER_PATIENCE = 10.0
@@ -43,6 +45,10 @@ IDLE = 600.0
 #: The most files that are brought or held at once.
 MOST_DELIVERIES = 512
 
+#: Seconds that another process may take to say what its daemons offer, and for which it is not asked again.
+ELSEWHERE_PATIENCE = OFFER_PATIENCE + 5.0
+ELSEWHERE_LIFETIME = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -51,6 +57,15 @@ class Offer:
     found: bool
     size: int = 0
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A file that another process of this gateway brings: which one, its size in bytes, and the resource's name."""
+
+    process: str
+    size: int
+    resource: str
 
 
 class Daemon(Connected):
@@ -62,6 +77,8 @@ class Daemon(Connected):
         slots: How many ranges it sends at once.
         owner: Whose files it brings.
     """
+
+    ours = True
 
     def __init__(self, name: str, zone: str, slots: int, owner: str) -> None:
         super().__init__(name, zone)
@@ -100,7 +117,7 @@ class NotOffered:
 
     def error(self) -> KacheryError:
         """The same as an error, for a file that was offered before."""
-        if self.reasons:
+        if self.reasons and not self.offline:
             return NotFound("; ".join(self.reasons))
         names = ", ".join(self.offline)
         missing = f"the resource {names} is not" if names else "no resource of the zone is"
@@ -117,6 +134,7 @@ class OnDemand:
         registry: Who is connected.
         max_size: The largest file, in bytes.
         log: Where to say what happened.
+        others: The gateway's other processes; without them there is this one alone.
     """
 
     def __init__(
@@ -127,6 +145,7 @@ class OnDemand:
         registry: Registry,
         max_size: int,
         log: FilteringBoundLogger,
+        others: Others | None = None,
     ) -> None:
         self._database = database
         self._bucket = bucket
@@ -134,6 +153,10 @@ class OnDemand:
         self._registry = registry
         self._max_size = max_size
         self._log = log
+        self._others = others
+        self._process = others.peers.process if others is not None else ""
+        # what others bring, and when they said so
+        self._elsewhere: dict[tuple[str, str], tuple[Brought, float]] = {}
         self._dispatchers: dict[Daemon, Dispatcher] = {}
         self._deliveries: dict[tuple[str, str], Delivery] = {}
         self._opening: dict[tuple[str, str], asyncio.Task[Delivery | NotOffered]] = {}
@@ -145,12 +168,18 @@ class OnDemand:
 
     # -- daemons ------------------------------------------------------------------------------------------------------
 
-    def connect(self, daemon: Daemon) -> bool:
+    async def connect(self, daemon: Daemon) -> bool:
         """Take a daemon in; says whether its name was free."""
-        if not self._registry.add(daemon):
-            return False
-        self._dispatchers[daemon] = Dispatcher(daemon, self._sends)
-        return True
+        # before anybody can find it
+        dispatcher = self._dispatchers[daemon] = Dispatcher(daemon, self._sends, self._process)
+        free = False
+        try:
+            free = await self._registry.add(daemon)
+        finally:
+            if not free:
+                dispatcher.close()
+                del self._dispatchers[daemon]
+        return free
 
     def disconnect(self, daemon: Daemon) -> None:
         """A daemon is gone: whoever waits for it is told at once."""
@@ -200,8 +229,15 @@ class OnDemand:
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    async def find(self, zone: Zone, sha1: str) -> Delivery | NotOffered:
-        """A file that somebody can bring; however many ask, the daemons are asked once."""
+    async def find(self, zone: Zone, sha1: str) -> Delivery | Brought | NotOffered:
+        """A file that somebody can bring, to this process or to another one of the gateway."""
+        found = await self.find_here(zone, sha1)
+        if isinstance(found, NotOffered) and self._others is not None:
+            return await self._find_elsewhere(self._others, zone, sha1, found)
+        return found
+
+    async def find_here(self, zone: Zone, sha1: str) -> Delivery | NotOffered:
+        """A file that a daemon of this process can bring; however many ask, the daemons are asked once."""
         key = zone.name, sha1
         known = self._deliveries.get(key)
         if known is not None and (
@@ -215,17 +251,58 @@ class OnDemand:
             opening.add_done_callback(lambda _: self._opening.pop(key, None))
         return await asyncio.shield(opening)
 
-    async def require(self, zone: Zone, sha1: str) -> Delivery:
-        """As `find`, for a file that must be there.
+    async def _find_elsewhere(
+        self, others: Others, zone: Zone, sha1: str, missing: NotOffered
+    ) -> Delivery | Brought | NotOffered:
+        key = zone.name, sha1
+        places = [place for place in others.peers.of_zone(zone.name) if place.ours]
+        processes = {place.process for place in places}
+        known = self._elsewhere.get(key)
+        if known is not None and known[0].process in processes and time.monotonic() - known[1] < ELSEWHERE_LIFETIME:
+            return known[0]
+        self._elsewhere.pop(key, None)
+        asked = {"zone": zone.name, "hash": sha1}
+        calls = (others.forwarder.call(each, "find", asked, ELSEWHERE_PATIENCE) for each in sorted(processes))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        # whoever asked at the same moment has the same list
+        missing = replace(missing, reasons=list(missing.reasons), offline=list(missing.offline))
+        for process, said in zip(sorted(processes), answers, strict=True):
+            if isinstance(said, KacheryError):
+                # a process that has just ended, and its resources with it
+                self._log.warning("process_not_asked", process=process, reason=said.message)
+                missing.offline += [place.name for place in places if place.process == process]
+            elif isinstance(said, BaseException):
+                raise said
+            elif said["found"]:
+                brought = Brought(process, said["size"], said["resource"])
+                if len(self._elsewhere) >= MOST_DELIVERIES:
+                    # the one that was heard of first
+                    del self._elsewhere[next(iter(self._elsewhere))]
+                self._elsewhere[key] = brought, time.monotonic()
+                return brought
+            else:
+                missing.reasons += said["reasons"]
+        return missing
 
-        Raises:
-            NotFound: If no resource has it.
-            Unreachable: If the resources of the zone are not connected.
-        """
-        found = await self.find(zone, sha1)
-        if isinstance(found, NotOffered):
-            raise found.error()
-        return found
+    def not_elsewhere(self, zone: str, sha1: str) -> None:
+        """Take note that another process does not bring a file any more; it is looked for anew."""
+        self._elsewhere.pop((zone, sha1), None)
+
+    def process_of(self, send_id: str) -> str:
+        """The process that told a daemon to send a range."""
+        return send_id.rpartition("-")[0]
+
+    async def held_elsewhere(self, zone: str, sha1: str) -> int | None:
+        """As `held`, of the gateway's other processes."""
+        if self._others is None:
+            return None
+        processes = {place.process for place in self._others.peers.of_zone(zone) if place.ours}
+        asked = {"zone": zone, "hash": sha1}
+        calls = (self._others.forwarder.call(each, "held", asked, OFFER_PATIENCE) for each in processes)
+        for said in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(said, dict) and isinstance(said["size"], int):
+                return said["size"]
+        return None
 
     def held(self, zone: str, sha1: str) -> int | None:
         """The size in bytes of a file that is complete and not in its zone, or `None`."""
@@ -267,7 +344,7 @@ class OnDemand:
             return Offer(False, 0, error.message)
 
     async def _absent(self, zone: str) -> NotOffered:
-        connected = {each.name: isinstance(each, Daemon) for each in self._registry.of_zone(zone)}
+        connected = self._registry.names_of_zone(zone)
         known = [each for each in await self._database.read(resources.list_all, zone) if each.name not in connected]
         return NotOffered(
             of_upstream=[name for name, ours in connected.items() if not ours],
@@ -405,7 +482,7 @@ class OnDemand:
         if size is not None:
             return {"status": "completed", "size": size, "bytesUploaded": size}
         try:
-            found = await self.find(zone, sha1)
+            found = await self.find_here(zone, sha1)
         except KacheryError as error:
             return {"status": "error", "size": 0, "bytesUploaded": 0, "error": error.message}
         if isinstance(found, NotOffered):
