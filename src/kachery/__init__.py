@@ -40,8 +40,9 @@ if TYPE_CHECKING:
         set_config,
         set_custom_storage_backend,
     )
+    from .directories import load_dir, read_dir, store_dir
     from .errors import KacheryError
-    from .files import FileInfo
+    from .files import FileInfo, TreeInfo
     from .generations.classic import (
         get_file_hash,
         get_file_info,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FileInfo",
     "KacheryError",
+    "TreeInfo",
     "__version__",
     "cat_file",
     "config",
@@ -84,6 +86,7 @@ __all__ = [
     "info",
     "link_file",
     "load_bytes",
+    "load_dir",
     "load_file",
     "load_file_info",
     "load_json",
@@ -93,11 +96,13 @@ __all__ = [
     "load_text",
     "open",
     "open_file",
+    "read_dir",
     "reset",
     "set_config",
     "set_custom_storage_backend",
     "set_mutable_local",
     "sha1_of_dict",
+    "store_dir",
     "store_file",
     "store_file_local",
     "store_json",
@@ -115,7 +120,8 @@ __all__ = [
 # where the names are that are not in `api`
 _ELSEWHERE = {
     "errors": {"KacheryError"},
-    "files": {"FileInfo"},
+    "files": {"FileInfo", "TreeInfo"},
+    "directories": {"load_dir", "read_dir", "store_dir"},
     "configuration": {
         "config",
         "get_config",

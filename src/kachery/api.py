@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .configuration import Options
-    from .files import FileInfo
+    from .files import FileInfo, TreeInfo
 
 
 @also_called(path="filename")
@@ -376,17 +376,17 @@ def open(  # noqa: A001 — as `io.open`
     return files.open_file(located(uri), **whence(configuration.chosen(options), zone))
 
 
-def info(uri: str, *, zone: str | None = None, **options: Unpack[Options]) -> FileInfo:
-    """What is known of a file by its content; nothing is loaded.
+def info(uri: str, *, zone: str | None = None, **options: Unpack[Options]) -> FileInfo | TreeInfo:
+    """What is known of a file by its content, or of a directory; no file is loaded.
 
     Args:
-        uri: The file's URI.
+        uri: The URI of the file or directory.
         zone: The zone to ask.
         options: As for `load_file`.
 
     Raises:
-        InvalidURI: If the URI does not name a file by its content.
+        InvalidURI: If the URI names neither.
         NotFound, NotAllowed, Unreachable: If neither this machine nor the zone has it, with the reason.
     """
     where = whence(configuration.chosen(options), zone)
-    return files.file_info(uri, zone=where["zone"], fr=where["fr"])
+    return files.any_info(uri, zone=where["zone"], fr=where["fr"])

@@ -84,6 +84,10 @@ class TreeRef:
     path: tuple[str, ...] = ()
     zone: str | None = None
 
+    def __str__(self) -> str:
+        """The shortest URI of the directory, or of what is inside it."""
+        return "/".join([f"{self.algorithm}dir://{self.hash}", *self.path])
+
 
 @dataclass(frozen=True)
 class EncryptedRef:
@@ -248,6 +252,22 @@ def named_uri(hash_: str, name: str | None = None, *, algorithm: str = "sha1") -
     return f"{base}/{quoted}"
 
 
+def tree_uri(hash_: str, name: str | None = None, *, algorithm: str = "sha1") -> str:
+    """`sha1dir://HASH.NAME`, as `kachery.store_dir` gives it.
+
+    Args:
+        hash_: The hash of the directory's manifest.
+        name: A name for people, or `None`; percent-encoded, and shortened where the URI would be longer than 200
+            characters.
+        algorithm: The hash's algorithm.
+    """
+    base = f"{algorithm}dir://{hash_}"
+    name = (name or "").rstrip("/").rpartition("/")[2]
+    while len(_quote(name)) > LONGEST - len(base) - 1:
+        name = name[:-1]
+    return f"{base}.{_quote(name)}" if name else base
+
+
 def labelled_uri(hash_: str, label: str | None = None, *, algorithm: str = "sha1") -> str:
     """`sha1://HASH?label=LABEL`, as `kachery_cloud.store_*` gives it; an empty label is written, `None` is not."""
     return f"{algorithm}://{hash_}" + ("" if label is None else f"?label={_quote(label)}")
@@ -376,7 +396,7 @@ def _tree(algorithm: str, rest: str, uri: str) -> TreeRef:
         parts = names.relative_path(path.rstrip("/")) if path.rstrip("/") else ()
     except InvalidName as error:
         raise InvalidURI(f"{error.message} in {uri[:80]!r}") from error
-    return TreeRef(algorithm, _hash(algorithm, hash_, uri), name=name or None, path=parts)
+    return TreeRef(algorithm, _hash(algorithm, hash_, uri), name=_unquote(name) if name else None, path=parts)
 
 
 def _encrypted(rest: str, uri: str) -> EncryptedRef:

@@ -260,3 +260,23 @@ def test_ours_and_theirs_share_a_zone(
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     ours.output("kachery", "load", f"sha256://{sha256}", "--dest", str(tmp_path / "by sha256"))
     assert (tmp_path / "by sha256").read_bytes() == path.read_bytes()
+
+
+def test_a_file_is_stored_and_found_by_its_md5(
+    machine: Callable[..., Any], alice: Person, gateway: Gateway, tmp_path: Path
+) -> None:
+    path, _ = something(tmp_path / "recording.bin", 3 * MB)
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    here, elsewhere = machine(None, alice), machine(None, None)
+    store = (
+        "import sys, kachery; by = {'algorithm': 'md5'}; "
+        "print(kachery.store_file(sys.argv[1], **by), kachery.store_text('é', **by))"
+    )
+    load = "import sys, kachery; print(kachery.load_file(sys.argv[1]), kachery.load_text(sys.argv[2]))"
+    uri, text = here.output("python", "-c", store, str(path)).split()
+    assert uri == f"md5://{md5}/recording.bin"
+    loaded, said = elsewhere.output("python", "-c", load, uri, text).split()
+    assert Path(loaded).read_bytes() == path.read_bytes()
+    assert said == "é"
+    missing = elsewhere.run("python", "-c", load, f"md5://{'0' * 32}", text)
+    assert b"does not have it" in missing.stderr

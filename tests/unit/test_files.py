@@ -241,7 +241,6 @@ def test_the_zone_given_wins(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "uri",
     [
-        f"sha1dir://{HASH}.name/x",
         "sha1-enc://00ff.ag_abcdefghij",
         "kachery-feed://abcdefghijkl",
         "ipfs://bafy",

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 import kachery
-from kachery import http
-from kachery.errors import NotFound, NotSupported, WrongContent
+from kachery import files, http
+from kachery.errors import NotFound, NotSupported, SourceChanged, WrongContent
 from kachery.store import Store, keys
 from kachery.zone import Zone, gateway_calls
 from rigs.cloud import Cloud
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 TEXT = b"test-content\n"
 LARGE = random.Random(5).randbytes(3 * 1024 * 1024 + 77)
@@ -79,3 +80,34 @@ def test_what_a_zone_does_not_have_or_does_not_know(cloud: Cloud) -> None:
         kachery.load_file(uri_of("md5", TEXT))
     with pytest.raises(NotSupported, match="SHA-1 alone"):
         Zone(keys=keys.load_or_create()).record_alias(hashlib.sha1(TEXT).hexdigest(), "md5")
+
+
+@pytest.mark.parametrize("content", [b"", TEXT, LARGE])
+def test_a_file_is_stored_by_its_md5(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    (tmp_path / "x").write_bytes(content)
+    sha1, md5 = hashlib.sha1(content).hexdigest(), hashlib.md5(content).hexdigest()
+    recorded: list[tuple[str, str]] = []
+
+    def record(zone: Zone, hash_: str, algorithm: str) -> str:
+        assert hash_ in cloud.files
+        recorded.append((hash_, algorithm))
+        return md5
+
+    monkeypatch.setattr(Zone, "record_alias", record)
+    uri = kachery.store_file(tmp_path / "x", algorithm="md5", cache_locally=True)
+    assert uri == f"md5://{md5}/x"
+    with open(kachery.load_file(uri, local_only=True), "rb") as file:
+        assert file.read() == content
+    assert files.store_bytes(content, algorithm="md5").hash == md5
+    assert recorded == [(sha1, "md5")] * 2
+
+
+def test_an_md5_that_is_not_the_gateways(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(TEXT)
+    with pytest.raises(NotSupported, match="SHA-1 alone"):
+        kachery.store_file(tmp_path / "x", algorithm="md5")
+    monkeypatch.setattr(Zone, "record_alias", lambda *_: "0" * 32)
+    with pytest.raises(SourceChanged):
+        kachery.store_file(tmp_path / "x", algorithm="md5")

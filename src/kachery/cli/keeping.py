@@ -1,4 +1,4 @@
-"""`kachery ls`, `du`, `verify` and `clean`: look after the store directory of this machine."""
+"""`kachery ls`, `du`, `verify` and `clean`: look at stored directories, and after the store of this machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,28 @@ if TYPE_CHECKING:
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
-def ls(as_json: JsonOption = False) -> None:
-    """List what is stored on this machine.
+def ls(
+    uri: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="URI", help="A directory, as `kachery store` printed it; or one in it.", show_default=False
+        ),
+    ] = None,
+    long: Annotated[bool, typer.Option("-l", "--long", help="With sizes, of a directory's files.")] = False,
+    zone: Annotated[str | None, typer.Option(metavar="ZONE", help="The zone to ask for the directory.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a stored directory, or what is stored on this machine.
 
-    One line for each: blob or link, size, when it was written, URI, and for a link where its content lies. URIs are
-    without names, since the store knows content, not names.
+    Of a directory, first the directories in it, each with a `/` at its end, then the files, both sorted; no file is
+    loaded.
+
+    Without a URI, one line for each thing on this machine: blob or link, size, when it was written, URI, and for a link
+    where its content lies. URIs are without names, since the store knows content, not names.
     """
+    if uri is not None:
+        _list_directory(uri, zone, long=long, as_json=as_json)
+        return
     from ..store import Store
 
     entries = Store().entries()
@@ -34,6 +50,31 @@ def ls(as_json: JsonOption = False) -> None:
         place = f"  {output.visible(entry.path)}" if entry.kind == "link" else ""
         output.data(f"{entry.kind}  {output.size(entry.size):>10}  {written:16}  {_uri(entry)}{place}")
     output.suggest(f"{output.files(count)}, {output.size(total)}; `kachery verify` checks them")
+
+
+def _list_directory(uri: str, zone: str | None, *, long: bool, as_json: bool) -> None:
+    from .. import files, manifests
+
+    tree = files.read_dir(uri, zone=zone)
+    dirs, names = sorted(tree["dirs"]), sorted(tree["files"])
+    if as_json:
+        members = ((name, manifests.member(tree["files"][name])) for name in names)
+        output.document(
+            [
+                *({"name": name, "type": "directory"} for name in dirs),
+                *(
+                    {"name": name, "type": "file", "size": file.size, file.algorithm: file.hash}
+                    for name, file in members
+                ),
+            ]
+        )
+        return
+    pad = 11 if long else 0
+    lines = [f"{'':{pad}}{output.visible(name)}/" for name in dirs]
+    for name in names:
+        size = f"{output.size(tree['files'][name]['size']):>10} " if long else ""
+        lines.append(size + output.visible(name))
+    output.lines(lines)
 
 
 def du(as_json: JsonOption = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -15,6 +16,8 @@ Examples:
   kachery load sha1://253cc837e71aa814d19025fb70717353912b2577/session7.nwb
   kachery load URI --dest session7.nwb
   h5ls $(kachery load URI)
+  kachery load sha1dir://d7692f526786b5f9c8d305c1f331c7409266a711.session7 --dest session7
+  kachery load sha1dir://d7692f526786b5f9c8d305c1f331c7409266a711.session7/probe/raw.dat
 """
 
 CAT_EXAMPLES = """\b
@@ -42,17 +45,23 @@ def load(
     local_only: Annotated[bool, typer.Option("--local-only", help="Look on this machine only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
-    """Have a file on this machine, and print its path.
+    """Have a file or a directory on this machine, and print its path.
 
     It is looked for in the store directory, then in the zone. What is downloaded is verified against the hash in the
     URI, and kept; a download that was interrupted continues. URIs of all generations of kachery are understood, and
     http://, gh:// and zenodo:// addresses.
 
     The path leads into the store directory: read the file, do not change it. With --dest you get a copy of your own.
+
+    A directory needs --dest, where nothing may be yet: it appears there whole or not at all. Of a file in a directory,
+    `sha1dir://HASH.NAME/PATH`, only that file is moved.
     """
     from .. import files
 
-    path = files.load_file(uri, zone=zone, dest=dest, local_only=local_only)
+    if dest is not None and files.is_directory(uri, zone=zone, local_only=local_only):
+        path = files.load_dir(uri, dest, zone=zone, local_only=local_only)
+    else:
+        path = files.load_file(uri, zone=zone, dest=dest, local_only=local_only)
     if as_json:
         output.document({"uri": uri, "path": path})
         return
@@ -101,10 +110,24 @@ def info(
     zone: ZoneOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
-    """Show the size of a file, and who has it."""
+    """Show the size of a file and who has it, or of a directory."""
     from .. import files
 
-    found = files.file_info(uri, zone=zone)
+    found = files.any_info(uri, zone=zone)
+    if isinstance(found, files.TreeInfo):
+        if as_json:
+            output.document({"uri": uri, **asdict(found)})
+            return
+        output.fields(
+            [
+                ("hash", f"{found.algorithm} {found.hash}"),
+                ("name", found.name or "-"),
+                ("size", f"{output.size(found.size)} ({found.size} bytes)"),
+                ("files", str(found.files)),
+                ("directories", str(found.dirs)),
+            ]
+        )
+        return
     if as_json:
         output.document(
             {

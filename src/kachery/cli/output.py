@@ -95,6 +95,12 @@ def data(text: str) -> None:
     _write(text + "\n")
 
 
+def lines(texts: Sequence[str]) -> None:
+    """Many lines of what the command is for, all at once."""
+    if texts:
+        _write("\n".join(texts) + "\n")
+
+
 def raw(content: bytes) -> None:
     """Bytes of what the command is for."""
     with explaining("write to", "the standard output"):

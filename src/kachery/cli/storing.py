@@ -1,4 +1,4 @@
-"""`kachery store` and `kachery link`: give content a URI."""
+"""`kachery store` and `kachery link`: give files and directories a URI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InvalidInput, NotSupported, explaining
+from ..errors import InvalidInput, explaining
 from . import output
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ Examples:
   kachery store session7.nwb
   kachery store --zone lab.public results/*.csv
   kachery store --local session7.nwb
+  kachery store session7/
   tar c session7 | kachery store - --label session7.tar
 """
 
@@ -35,7 +36,9 @@ _STDIN = "-"
 def store(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="What to store; `-` is the standard input.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="Files or directories to store; `-` is the standard input.", show_default=False
+        ),
     ],
     zone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="The zone to store in; by default that of `kachery status`.")
@@ -46,13 +49,20 @@ def store(
         typer.Option(metavar="TEXT", help="A name for people in the URI; by default the file's. Empty for none."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep a copy on this machine as well.")] = False,
+    git_annex: Annotated[
+        bool,
+        typer.Option("--git-annex-mode", help="Take the MD5 of git-annex files from their links, without content."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write a JSON array, with hashes and sizes.")] = False,
 ) -> None:
-    """Store files, and print a URI for each.
+    """Store files and directories, and print a URI for each.
 
     The URI is made of the hash of the content: whoever may load from the zone gets the same bytes by it, on any
     machine. When it is printed, the content is where it should be, verified. A file that the zone already has is not
     sent again. Files are only read, never changed.
+
+    A directory is stored with all that is below it: `kachery ls URI` lists it, `kachery load URI/PATH` loads one file,
+    `kachery load URI --dest DIR` all of it.
     """
     if local and zone is not None:
         raise InvalidInput("--local stores in no zone, so --zone makes no sense with it", hint="leave one of them out")
@@ -65,6 +75,9 @@ def store(
 
     def stored() -> Iterator[dict[str, Any]]:
         for name in files:
+            if name != _STDIN and os.path.isdir(name):
+                yield _store_dir(name, zone, local=local, keep=keep, label=label, git_annex=git_annex)
+                continue
             done, uri = _store_one(name, zone, local=local, keep=keep, label=label)
             yield {"file": name, "uri": uri, "hash": done.hash, "size": done.size, "zone": done.zone}
 
@@ -91,7 +104,7 @@ def link(
     from .. import files as story
 
     _check_label(label, files)
-    _check_sources(files)
+    _check_sources(files, linked=True)
 
     def linked() -> Iterator[dict[str, Any]]:
         for name in files:
@@ -113,6 +126,17 @@ def _store_one(name: str, zone: str | None, *, local: bool, keep: bool, label: s
     return done, done.uri(label if label is not None else os.path.basename(name))
 
 
+def _store_dir(
+    name: str, zone: str | None, *, local: bool, keep: bool, label: str | None, git_annex: bool
+) -> dict[str, Any]:
+    from .. import files as story
+
+    done = story.store_dir(name, zone=zone, local=local, keep=keep, git_annex=git_annex)
+    uri = done.uri(label if label is not None else os.path.basename(os.path.abspath(name)))
+    described = {"directory": name, "uri": uri, "hash": done.hash, "size": done.size, "files": done.files}
+    return {**described, "zone": done.zone}
+
+
 def _report(results: Iterator[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         output.documents(results)
@@ -130,19 +154,18 @@ def _check_label(label: str | None, files: list[str]) -> None:
         names.component(label, "label")
 
 
-def _check_sources(files: list[str]) -> None:
+def _check_sources(files: list[str], *, linked: bool = False) -> None:
     """Refuse what cannot work before anything is sent."""
     for name in files:
         if name == _STDIN:
             continue
         if not name:
             raise InvalidInput("a file name is empty", hint="check the quotes and variables of the command")
-        if name.startswith(("sha1://", "kachery:")):
+        if name.startswith(("sha1://", "sha1dir://", "kachery:")):
             raise InvalidInput(f"{name[:80]} is a URI, not a file", hint="`kachery load URI` gives the file")
         with explaining("read", name):
             os.stat(name)
-        if os.path.isdir(name):
-            raise NotSupported(
-                f"{name} is a directory, and snapshots of directories are not supported yet",
-                hint="store its files (DIRECTORY/*), or an archive: tar c DIRECTORY | kachery store - --label NAME.tar",
+        if linked and os.path.isdir(name):
+            raise InvalidInput(
+                f"{name} is a directory, and only files can be linked", hint="link its files, or `kachery store` it"
             )

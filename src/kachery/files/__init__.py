@@ -1,4 +1,4 @@
-"""The story of a file: where may it be (`finding`, `loading`), and where should it go (`storing`)?"""
+"""The story of files and directories: where may they be (`finding`, `loading`), where should they go (`storing`)?"""
 
 from __future__ import annotations
 
@@ -6,25 +6,34 @@ from .finding import FileInfo, file_info, locate
 from .loading import Readable, find_readable, load_bytes, load_file, open_file
 from .opening import Place, describe, open_place, open_zone, stays_here
 from .storing import Stored, delete_file, link_file, store_bytes, store_file, store_stream
+from .trees import StoredTree, TreeInfo, any_info, hash_dir, is_directory, load_dir, read_dir, store_dir
 
 __all__ = [
     "FileInfo",
     "Place",
     "Readable",
     "Stored",
+    "StoredTree",
+    "TreeInfo",
+    "any_info",
     "delete_file",
     "describe",
     "file_info",
     "find_readable",
+    "hash_dir",
+    "is_directory",
     "link_file",
     "load_bytes",
+    "load_dir",
     "load_file",
     "locate",
     "open_file",
     "open_place",
     "open_zone",
+    "read_dir",
     "stays_here",
     "store_bytes",
+    "store_dir",
     "store_file",
     "store_stream",
 ]

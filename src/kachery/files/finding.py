@@ -48,11 +48,11 @@ class FileInfo:
     problems: tuple[str, ...]
 
 
-def file_info(text: str, *, zone: str | None = None, fr: Place | None = None) -> FileInfo:
+def file_info(text: str | uri.FileRef, *, zone: str | None = None, fr: Place | None = None) -> FileInfo:
     """What is known of a file by its content; nothing is loaded.
 
     Args:
-        text: The file's URI.
+        text: The file's URI, or what was read of it.
         zone: The zone to ask.
         fr: The place to ask instead of a zone of the settings.
 
@@ -60,7 +60,7 @@ def file_info(text: str, *, zone: str | None = None, fr: Place | None = None) ->
         InvalidURI: If the URI does not name a file by its content.
         NotFound, NotAllowed, Unreachable: If neither this machine nor the zone has it, with the reason.
     """
-    reference = uri.parse_file(text)
+    reference = uri.parse_file(text) if isinstance(text, str) else text
     problems: list[str] = []
     local = find_local(reference, problems)
     failure: KacheryError | None = None

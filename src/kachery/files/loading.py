@@ -20,8 +20,9 @@ import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote
 
-from .. import digest, progress, reading, settings, uri, web
+from .. import digest, manifests, progress, reading, settings, uri, web
 from ..classic import Channel
 from ..errors import (
     InvalidInput,
@@ -30,6 +31,7 @@ from ..errors import (
     NotSupported,
     SourceChanged,
     TimedOut,
+    TooLarge,
     Unreachable,
     WrongContent,
     explaining,
@@ -59,6 +61,8 @@ _SMALL = 1024 * 1024
 _RESOURCE_PATIENCE = 600.0
 _RESOURCE_NEWS = 5.0
 _RESOURCE_PAUSE = 2.0
+
+_DIRECTORIES = "`kachery ls` shows what it has, `kachery load --dest` and load_dir load all of it"
 
 _COPY_STEP = 8 * 1024 * 1024
 
@@ -95,9 +99,9 @@ def load_file(
         NotFound, Unreachable, NotAllowed, WrongContent: When there is no file, as the module says.
         StorageFull: If there is no room.
     """
-    reference = uri.parse(text)
+    reference = resolved(uri.parse(text), fr or zone, local_only=local_only, remote_only=remote_only)
     if isinstance(reference, uri.FileRef):
-        path = _load_content(
+        path = load_content(
             reference,
             fr or zone,
             local_only=local_only,
@@ -186,7 +190,7 @@ def find_readable(
     Raises:
         NotFound, …: As for `load_file`.
     """
-    reference = uri.parse(text)
+    reference = resolved(uri.parse(text), fr or zone, remote_only=remote_only)
     if not isinstance(reference, uri.FileRef):
         return _on_this_machine(load_file(text, zone=zone, fr=fr, remote_only=remote_only), text)
     problems: list[str] = []
@@ -200,7 +204,7 @@ def find_readable(
             brought = target.request_file(reference.hash)
             found = brought if isinstance(brought, RemoteFile) else None
         if found is None or found.size <= _SMALL:
-            path = load_file(text, zone=zone, fr=fr, remote_only=remote_only)
+            path = load_content(reference, fr or zone, remote_only=remote_only)
             return _on_this_machine(path, str(reference))
     return Readable(str(reference), found.size, None, target.reader(found))
 
@@ -239,15 +243,79 @@ def open_file(text: str, *, zone: str | None = None, fr: Place | None = None, re
     return io.BufferedReader(raw, buffer_size=64 * 1024)
 
 
-def _load_content(
-    reference: uri.FileRef,
-    place: Place | str | None,
+def manifest_bytes(
+    reference: uri.TreeRef, place: Place | str | None = None, *, local_only: bool = False, remote_only: bool = False
+) -> bytes:
+    """The manifest of a directory, which is a file like any other.
+
+    Args:
+        reference: The directory, or something in it.
+        place: The zone to ask by its name, or another place.
+        local_only: Ask nobody else.
+        remote_only: Do not look on this machine.
+
+    Raises:
+        NotFound, …: As for `load_file`.
+        TooLarge: If it is too large for a manifest.
+    """
+    manifest = uri.FileRef(reference.algorithm, reference.hash)
+    path = load_content(manifest, place, local_only=local_only, remote_only=remote_only)
+    with explaining("read", path), open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > manifests.LARGEST:
+            raise TooLarge(f"{reference} is too large for a directory: its manifest has {size} bytes")
+        return file.read()
+
+
+def find_in(data: bytes, reference: uri.TreeRef) -> manifests.Member | manifests.Tree:
+    """What a URI names inside a directory, given the directory's manifest.
+
+    Raises:
+        NotFound: If it has no such thing.
+        WrongContent, InvalidName, TooLarge: If it is no manifest.
+    """
+    what = f"{reference.algorithm}dir://{reference.hash}"
+    try:
+        return manifests.find(data, reference.path, what)
+    except NotFound:
+        # classic URIs know no escapes; a name that cannot be written without them may have them all the same
+        plain = tuple(unquote(part) for part in reference.path)
+        if plain == reference.path:
+            raise
+        return manifests.find(data, plain, what)
+
+
+def resolved(
+    reference: uri.Reference,
+    place: Place | str | None = None,
     *,
-    local_only: bool,
-    remote_only: bool,
-    ask_resource: bool | None,
-    verbose: bool,
+    local_only: bool = False,
+    remote_only: bool = False,
+) -> uri.Reference:
+    """The file that a URI names, by its content, where it names one inside a directory; errors as for `load_file`."""
+    if not isinstance(reference, uri.TreeRef):
+        return reference
+    if not reference.path:
+        raise InvalidInput(f"{reference} is a directory, not a file", hint=_DIRECTORIES)
+    data = manifest_bytes(reference, place, local_only=local_only, remote_only=remote_only)
+    return file_of(manifests.require_file(find_in(data, reference), str(reference)), reference)
+
+
+def file_of(member: manifests.Member, reference: uri.TreeRef) -> uri.FileRef:
+    """A file of a directory by its content."""
+    return uri.FileRef(member.algorithm, member.hash, label=unquote(reference.path[-1]))
+
+
+def load_content(
+    reference: uri.FileRef,
+    place: Place | str | None = None,
+    *,
+    local_only: bool = False,
+    remote_only: bool = False,
+    ask_resource: bool | None = None,
+    verbose: bool = False,
 ) -> str:
+    """Have a file on this machine by its content; arguments, result and errors as for `load_file`."""
     problems: list[str] = []
     local = None if remote_only else find_local(reference, problems)
     if local is not None:
@@ -444,8 +512,6 @@ def _slice(file: BinaryIO, size: int, start: int | None, end: int | None) -> byt
 
 
 def _not_supported(reference: uri.Reference, text: str) -> KacheryError:
-    if isinstance(reference, uri.TreeRef):
-        return NotSupported(f"snapshots of directories are not supported yet: {text[:80]}")
     if isinstance(reference, uri.EncryptedRef):
         return NotSupported(f"encrypted URIs are not supported yet: {text[:80]}")
     if isinstance(reference, uri.FeedRef):

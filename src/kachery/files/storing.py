@@ -9,12 +9,12 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from .. import digest, progress, settings, uri
 from ..classic import Channel
-from ..errors import InvalidInput, NotSupported, WrongContent, explaining
+from ..errors import InvalidInput, NotSupported, SourceChanged, WrongContent, explaining
 from ..store import Store, plain
 from ..store.hashing import copy_and_digest, open_source, require_unchanged
 from ..store.layout import write_all
@@ -93,7 +93,7 @@ def store_file(
         keep: Store it on this machine as well.
         label: What the progress bar calls it.
         to: The place to store it in instead of a zone of the settings.
-        algorithm: `sha1` or `md5`. Zones know files by their SHA-1.
+        algorithm: `sha1` or `md5`. A zone takes its file by the SHA-1, and is asked to find it by the other hash, too.
 
     Raises:
         NotFound, NotAllowed, InvalidInput: If it cannot be read.
@@ -115,7 +115,13 @@ def store_file(
     target = to or open_zone(zone)
     if isinstance(target, Channel):
         return _send_to(target, store, path, algorithm, name, keep=keep)
-    _require_sha1(algorithm)
+    if algorithm != "sha1":
+        if keep:
+            hash_, _ = _add_file(store, path, algorithm, label)
+            path = store.layout.blob(hash_, algorithm)
+        stored = store_file(path, label=name, to=target)
+        with explaining("read", path):
+            return _known_by(target, stored, algorithm, digest.of_file(path, (algorithm,))[algorithm])
     target.require_keys()
     if keep:
         hash_, size = store.add_file(path, label=label)
@@ -131,6 +137,13 @@ def store_file(
             hash_, size = store.hash_file(path, told)
     _upload(target, os.path.abspath(path), hash_, size, name)
     return Stored(hash_, size, zone=target.name)
+
+
+def _known_by(target: Zone, stored: Stored, algorithm: str, hash_: str) -> Stored:
+    """A file of a zone under another hash, which the gateway takes of its copy as we did of ours."""
+    if target.record_alias(stored.hash, algorithm) != hash_:
+        raise SourceChanged("the file changed while it was stored", hint="try again when nothing writes to it")
+    return replace(stored, hash=hash_, algorithm=algorithm)
 
 
 def _add_file(store: Store, path: str, algorithm: str, label: str | None) -> tuple[str, int]:
@@ -254,7 +267,9 @@ def store_bytes(
         return Stored(Store().add_bytes(data, algorithm), len(data), algorithm=algorithm)
     target = to or open_zone(zone)
     if isinstance(target, Zone):
-        _require_sha1(algorithm)
+        if algorithm != "sha1":
+            hash_ = Store().add_bytes(data, algorithm) if keep else digest.of_bytes(data, algorithm)
+            return _known_by(target, store_bytes(data, label=label, to=target), algorithm, hash_)
         target.require_keys()
     hash_ = Store().add_bytes(data, algorithm) if keep else digest.of_bytes(data, algorithm)
     with _descriptor(data) as fd, progress.bar(len(data), f"Uploading {label or 'data'}") as told:

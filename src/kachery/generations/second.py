@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .. import api, codecs, files, settings, uri
-from ..errors import NotFound, NotSupported
+from ..errors import NotFound
 from ..outcomes import none_if_missing
 from ..store import Store, plain, sandbox
 
@@ -190,10 +190,8 @@ def sha1_of_dict(x: dict[str, Any]) -> str:
 
 def _zone_info(text: str) -> dict[str, Any]:
     reference = uri.parse_file(text)
-    if reference.algorithm != "sha1":
-        raise NotSupported(f"zones know files by their SHA-1, not by {reference.algorithm}")
     target = files.open_zone(reference.zone)
-    found = target.find(reference.hash)
+    found = target.find(reference.hash, reference.algorithm)
     if found is None:
         raise NotFound(f"{target} does not have {reference}")
     return {"type": "findFileResponse", **{key: value for key, value in found.reply.items() if key != "type"}}

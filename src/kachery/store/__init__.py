@@ -17,7 +17,7 @@ from ..errors import KacheryError, SourceChanged
 from ..progress import SILENT
 from . import audit, sandbox
 from .blobs import AT_ONCE, Blobs, Incoming, remove_abandoned
-from .hashing import HashCache, open_source
+from .hashing import HashCache, open_source, require_unchanged
 from .layout import Layout
 from .links import Links
 from .mutables import Mutables
@@ -119,6 +119,47 @@ class Store:
         with progress.bar(status.st_size, f"Storing {label or os.path.basename(path)}") as told:
             hash_ = self.blobs.add_open(source, status, path, told)
         self._cache.remember(path, hash_, status, opened)
+        return hash_
+
+    def prepare(self) -> None:
+        """Make sure that the store can be used, and remove what killed processes left; before many files are added."""
+        self.layout.require_usable()
+        remove_abandoned(self.layout, audit.ABANDONED_AFTER)
+
+    def add_seen(self, path: str, seen: os.stat_result, told: Progress, algorithm: str = "sha1") -> str:
+        """Store a private copy of a file that was looked at before, after `prepare`.
+
+        Args:
+            path: The file's absolute path; it is only read.
+            seen: How it looked.
+            told: Told of every step.
+            algorithm: `sha1` or `md5`.
+
+        Returns:
+            Its hash.
+
+        Raises:
+            NotFound, NotAllowed, InvalidInput: If it cannot be read.
+            SourceChanged: If it looks different now, or changes meanwhile.
+            StorageFull, NotAllowed: If the store cannot be written to.
+        """
+        if algorithm == "sha1" and seen.st_size > SMALL:
+            known = self._cache.recall(path)
+            if known is not None and self._has_blob(known):
+                told.advance(seen.st_size)
+                return known
+        opened = time.time()
+        source, status = open_source(path)
+        try:
+            require_unchanged(source, seen, path)
+            hash_ = self.blobs.add_open(source, status, path, told, algorithm)
+        finally:
+            os.close(source)
+        if status.st_size <= AT_ONCE:
+            # so small that the steps of copying it are not told
+            told.advance(status.st_size)
+        if algorithm == "sha1":
+            self._cache.remember(path, hash_, status, opened)
         return hash_
 
     def _has_blob(self, hash_: str) -> bool:

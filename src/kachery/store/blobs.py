@@ -115,7 +115,9 @@ class Blobs:
                 os.close(fd)
         return hash_
 
-    def add_open(self, source: int, status: os.stat_result, path: str, progress: Progress) -> str:
+    def add_open(
+        self, source: int, status: os.stat_result, path: str, progress: Progress, algorithm: str = "sha1"
+    ) -> str:
         """Store a private copy of an open file.
 
         Args:
@@ -123,21 +125,22 @@ class Blobs:
             status: How the file looks.
             path: What to call it in errors.
             progress: Told of every step.
+            algorithm: The hash's algorithm.
 
         Returns:
-            Its SHA-1.
+            Its hash.
 
         Raises:
             SourceChanged: If it changes meanwhile.
             StorageFull, NotAllowed: If the store cannot be written to.
         """
         if status.st_size <= AT_ONCE:
-            return self.add_bytes(hashing.read_whole(source, status, path))
+            return self.add_bytes(hashing.read_whole(source, status, path), algorithm)
         with Incoming(self._layout, self._verified) as incoming:
             with explaining("copy", path):
-                hash_ = hashing.copy_and_digest(source, incoming.fd, status.st_size, progress)
+                hash_ = hashing.copy_and_digest(source, incoming.fd, status.st_size, progress, algorithm)
             hashing.require_unchanged(source, status, path)
-            incoming.publish(hash_)
+            incoming.publish(hash_, algorithm)
         return hash_
 
     def _quarantine(self, path: str, hash_: str, damaged: os.stat_result) -> bool:

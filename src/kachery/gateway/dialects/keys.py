@@ -107,7 +107,8 @@ class KeysDialect:
             getattr(self._gateway.log, level)("refused", type=name, error=error.code, reason=error.message)
             # upstream tells "who are you" and "you may not" apart by their words only
             status = 401 if isinstance(error, NotAllowed) else error.http_status
-            await send_json(send, status, {"error": str(error)}, [*_CORS, (b"cache-control", b"no-store")])
+            more = [(b"kachery-error", error.code.encode()), (b"access-control-expose-headers", b"Kachery-Error")]
+            await send_json(send, status, {"error": str(error)}, [*_CORS, (b"cache-control", b"no-store"), *more])
         else:
             await send_json(send, 200, {"type": f"{name}Response", **reply}, [*_CORS, (b"cache-control", b"no-store")])
 

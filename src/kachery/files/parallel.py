@@ -1,0 +1,49 @@
+"""Doing the same with many things, several at a time."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_T = TypeVar("_T")
+
+
+def each(items: Iterable[_T], work: Callable[[_T], object], workers: int) -> None:
+    """Do something with each item; when that goes wrong with one, no more are begun.
+
+    Args:
+        items: They are taken one after the other.
+        work: What to do, in any thread.
+        workers: How many to do at a time.
+
+    Raises:
+        Exception: The first error, when what was begun is done.
+    """
+    todo = iter(items)
+    taking = threading.Lock()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        while not failures:
+            try:
+                with taking:
+                    item = next(todo)
+                work(item)
+            except StopIteration:
+                return
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=run, name="kachery-files", daemon=True) for _ in range(workers - 1)]
+    for thread in threads:
+        thread.start()
+    try:
+        run()
+    finally:
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
