@@ -29,6 +29,7 @@ from .calls import (
     where_to,
 )
 from .outcomes import missing_as_asked
+from .uri import with_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,7 @@ def store_file(
     local: bool = False,
     cache_locally: bool = False,
     uri_type: int | None = None,
+    manifest: bool = False,
     **options: Unpack[Options],
 ) -> str:
     """Store a file.
@@ -63,6 +65,8 @@ def store_file(
         local: Store it on this machine only.
         cache_locally: Keep a copy on this machine as well.
         uri_type: 1 for `sha1://HASH?label=NAME`, 2 for `kachery:ZONE:sha1:HASH:NAME`, as kachery 2.x has them.
+        manifest: Store a manifest of the chunks of a file of more than 4,000,000 bytes, too, by which parts of it are
+            verified when they are read; `?manifest=HASH` in the URI names it.
         options: `to`, `to_remote_only`, `algorithm`, … for this call; see `kachery.configuration`.
 
     Returns:
@@ -90,7 +94,10 @@ def store_file(
     if backend is not None:
         return str(backend.store_file(path, label=name))
     where = where_to(chosen, zone, local=local, keep=cache_locally)
-    return spelled(files.store_file(path, label=name or own_name, **where), name, own_name, uri_type)
+    stored = files.store_file(path, label=name or own_name, **where)
+    chunks = files.store_chunks(path, stored, **where) if manifest else None
+    uri = spelled(stored, name, own_name, uri_type)
+    return uri if chunks is None else with_manifest(uri, chunks)
 
 
 @also_called(x="text")
@@ -328,7 +335,7 @@ def load_bytes(
     """The bytes of a file, or of a part of it.
 
     A part of a large file that is not on this machine is read from the zone without loading the rest, and is then not
-    verified against the hash.
+    verified against the hash, unless the URI names a manifest of its chunks.
 
     Args:
         uri: The file's URI.
@@ -364,7 +371,8 @@ def open(  # noqa: A001 — as `io.open`
         options: As for `load_file`.
 
     Returns:
-        A binary file that can seek. Content on this machine is verified; parts from a zone are what the zone sends.
+        A binary file that can seek. Content on this machine is verified; parts from a zone are what the zone sends,
+        verified where the URI names a manifest of the file's chunks.
 
     Raises:
         KacheryError: As for `load_file`.

@@ -48,8 +48,8 @@ DEEPEST = 100
 #: Larger files get a chunk manifest when one is asked for, in bytes.
 CHUNKED_ABOVE = 4_000_000
 
-# a chunk manifest of more bytes than this would be for a file of petabytes
-_LARGEST_CHUNK_MANIFEST = 16 * 1024 * 1024
+#: A chunk manifest of more bytes than this would be for a file of terabytes.
+LARGEST_OF_CHUNKS = 16 * 1024 * 1024
 
 # of a chunk, which is held in memory until it is verified, in bytes
 _LONGEST_CHUNK = 32 * 1024 * 1024
@@ -431,7 +431,7 @@ def parse_chunks(data: bytes, what: str = "this") -> Chunks:
     def refuse(reason: str) -> NoReturn:
         raise WrongContent(f"{what} is not a manifest of chunks: {reason}")
 
-    if len(data) > _LARGEST_CHUNK_MANIFEST:
+    if len(data) > LARGEST_OF_CHUNKS:
         refuse("it is too large")
     content = _json(data, what)
     if not isinstance(content, dict) or content.keys() != {"size", "sha1", "chunks"}:

@@ -1,22 +1,32 @@
 """Reading parts of a file that stays in its zone.
 
 What is read is what the zone sends: its size is checked, and that each range is the one asked for. The whole file's
-hash says nothing about a part of it, so who needs verified bytes loads the file.
+hash says nothing about a part of it, so who needs verified bytes loads the file; or has the URI name a manifest of the
+file's chunks (`?manifest=`), each of which then is verified (`Verified`).
 """
 
 from __future__ import annotations
 
 import io
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+from . import digest
+from .errors import WrongContent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .manifests import Chunk, Chunks
+
 #: What is fetched at once, in bytes (`benchmarks/experiments/reading_blocks.py`), and how many of these are kept.
 BLOCK = 256 * 1024
 KEPT = 128
+
+#: How many verified chunks are kept; they have 10 or 20 MB each.
+KEPT_CHUNKS = 2
 
 # reading straight on fetches more and more at once, up to this many blocks
 _LONGEST_RUN = 32
@@ -140,3 +150,58 @@ class RangeReader(io.RawIOBase):
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+class Verified:
+    """Ranges of a file whose chunks are known by their hashes; nothing is handed out before its chunk was verified.
+
+    A chunk is fetched as a whole, and the ones read last are kept. Threads may share it.
+
+    Args:
+        fetch: Gets the bytes from a start to an end, as somebody sends them.
+        chunks: What the file is made of.
+        name: What to call it in errors.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], chunks: Chunks, name: str) -> None:
+        self._fetch = fetch
+        self._chunks = chunks.chunks
+        self._ends = [chunk.end for chunk in chunks.chunks]
+        self._name = name
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._reading = threading.Lock()
+
+    def __call__(self, start: int, end: int) -> bytes:
+        """The bytes from a start to an end that are within the file.
+
+        Raises:
+            WrongContent: If a chunk is not what its hash says, twice.
+        """
+        pieces = []
+        number = bisect_right(self._ends, start)
+        while start < end:
+            chunk = self._chunks[number]
+            stop = min(end, chunk.end)
+            pieces.append(self._chunk(number)[start - chunk.start : stop - chunk.start])
+            start, number = stop, number + 1
+        return b"".join(pieces)
+
+    def _chunk(self, number: int) -> bytes:
+        # one at a time, so that nobody fetches what somebody else is fetching
+        with self._reading:
+            if number not in self._kept:
+                self._kept[number] = self._verified(self._chunks[number])
+                while len(self._kept) > KEPT_CHUNKS:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(number)
+            return self._kept[number]
+
+    def _verified(self, chunk: Chunk) -> bytes:
+        for _ in range(2):
+            data = self._fetch(chunk.start, chunk.end)
+            if len(data) == chunk.end - chunk.start and digest.of_bytes(data) == chunk.sha1:
+                return data
+        raise WrongContent(
+            f"what was sent as the bytes {chunk.start} to {chunk.end} of {self._name} is not what its manifest says",
+            hint="the copy or the manifest is damaged, or something on the way is; nothing of it was used",
+        )

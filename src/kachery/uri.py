@@ -303,6 +303,11 @@ def chained_path(text: str) -> str:
     )
 
 
+def with_manifest(uri: str, manifest: str) -> str:
+    """A URI that also names the manifest of the file's chunks, as classic kachery 0.6.5 and later gave it."""
+    return f"{uri}{'&' if '?' in uri else '?'}manifest={manifest}"
+
+
 def with_location(uri: str, path: str) -> str:
     """A URI that also says where its content lies on this machine; the path is written as it is, as upstream does."""
     return f"{uri}{'&' if '?' in uri else '?'}location={path}"

@@ -1,10 +1,12 @@
-"""The story of files and directories: where may they be (`finding`, `loading`), where should they go (`storing`)?"""
+"""Files and directories: where may they be (`finding`, `loading`, `parts`), and where should they go (`storing`)?"""
 
 from __future__ import annotations
 
+from .chunks import store_chunks
 from .finding import FileInfo, file_info, locate
-from .loading import Readable, find_readable, load_bytes, load_file, open_file
+from .loading import load_file
 from .opening import Place, describe, open_place, open_zone, stays_here
+from .parts import Readable, find_readable, load_bytes, open_file
 from .storing import Stored, delete_file, link_file, store_bytes, store_file, store_stream
 from .trees import StoredTree, TreeInfo, any_info, hash_dir, is_directory, load_dir, read_dir, store_dir
 
@@ -33,6 +35,7 @@ __all__ = [
     "read_dir",
     "stays_here",
     "store_bytes",
+    "store_chunks",
     "store_dir",
     "store_file",
     "store_stream",

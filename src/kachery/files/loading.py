@@ -14,15 +14,13 @@ was asked for (`WrongContent`).
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from .. import digest, manifests, progress, reading, settings, uri, web
+from .. import digest, manifests, progress, settings, uri, web
 from ..classic import Channel
 from ..errors import (
     InvalidInput,
@@ -47,15 +45,13 @@ from .finding import explained, failure_of, find_local, find_remote
 from .opening import open_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .opening import Place
 
 
 logger = logging.getLogger(__name__)
 
-# up to this size, in bytes, a file is fetched into memory and written once
-_SMALL = 1024 * 1024
+#: Up to this size, in bytes, a file is fetched into memory and written once.
+SMALL = 1024 * 1024
 
 # how long a resource may show no progress, in seconds, and how often it is asked
 _RESOURCE_PATIENCE = 600.0
@@ -120,127 +116,6 @@ def load_file(
     if dest is None:
         return path
     return _copy(path, os.fsdecode(dest), reference if isinstance(reference, uri.FileRef) else None)
-
-
-def load_bytes(
-    text: str,
-    *,
-    start: int | None = None,
-    end: int | None = None,
-    zone: str | None = None,
-    local_only: bool = False,
-    fr: Place | None = None,
-    remote_only: bool = False,
-) -> bytes:
-    """The bytes of a file, or of a part of it.
-
-    A part of a large file that is not on this machine is read from the zone without loading the rest, and is then not
-    verified against the hash.
-
-    Args:
-        text: The file's URI.
-        start: The first byte; by default 0.
-        end: The byte after the last one; by default the file's size.
-        zone: The zone to ask.
-        local_only: Ask nobody else.
-        fr: The place to ask instead of a zone of the settings.
-        remote_only: Do not look on this machine.
-
-    Raises:
-        InvalidInput: If start and end are not in order and within the file.
-        NotFound, …: As for `load_file`.
-    """
-    if local_only or (start is None and end is None):
-        path = load_file(text, zone=zone, local_only=local_only, fr=fr, remote_only=remote_only)
-        with open(path, "rb") as file:
-            return _slice(file, os.fstat(file.fileno()).st_size, start, end)
-    with open_file(text, zone=zone, fr=fr, remote_only=remote_only) as file:
-        size = file.seek(0, io.SEEK_END)
-        return _slice(file, size, start, end)
-
-
-@dataclass(frozen=True)
-class Readable:
-    """A file that can be read from, in whole or in part.
-
-    Attributes:
-        name: What to call it.
-        size: In bytes.
-        path: Where its verified content is on this machine, or `None`.
-        read: Gets the bytes from a start to an end that are within the file.
-    """
-
-    name: str
-    size: int
-    path: str | None
-    read: Callable[[int, int], bytes]
-
-
-def find_readable(
-    text: str, *, zone: str | None = None, fr: Place | None = None, remote_only: bool = False
-) -> Readable:
-    """Where a file can be read from; what is not read is not moved, unless it is small.
-
-    Args:
-        text: The file's URI.
-        zone: The zone to ask.
-        fr: The place to ask instead of a zone of the settings.
-        remote_only: Do not look on this machine.
-
-    Raises:
-        NotFound, …: As for `load_file`.
-    """
-    reference = resolved(uri.parse(text), fr or zone, remote_only=remote_only)
-    if not isinstance(reference, uri.FileRef):
-        return _on_this_machine(load_file(text, zone=zone, fr=fr, remote_only=remote_only), text)
-    problems: list[str] = []
-    local = None if remote_only else find_local(reference, problems)
-    if local is not None:
-        return _on_this_machine(local.path, str(reference))
-    with explained(reference, problems):
-        target = fr or open_zone(zone or reference.zone)
-        found = find_remote(target, reference)
-        if found is None and reference.algorithm == "sha1" and isinstance(target, Zone):
-            brought = target.request_file(reference.hash)
-            found = brought if isinstance(brought, RemoteFile) else None
-        if found is None or found.size <= _SMALL:
-            path = load_content(reference, fr or zone, remote_only=remote_only)
-            return _on_this_machine(path, str(reference))
-    return Readable(str(reference), found.size, None, target.reader(found))
-
-
-def _on_this_machine(path: str, name: str) -> Readable:
-    with explaining("read", path):
-        size = os.stat(path).st_size
-
-    def read(start: int, end: int) -> bytes:
-        with explaining("read", path), open(path, "rb") as file:
-            file.seek(start)
-            return file.read(end - start)
-
-    return Readable(name, size, path, read)
-
-
-def open_file(text: str, *, zone: str | None = None, fr: Place | None = None, remote_only: bool = False) -> BinaryIO:
-    """Open a file for reading, wherever it is; what is not read is not moved.
-
-    Args:
-        text: The file's URI.
-        zone: The zone to ask.
-        fr: The place to ask instead of a zone of the settings.
-        remote_only: Do not look on this machine.
-
-    Returns:
-        A binary file that can seek. Content on this machine is verified; see `kachery.reading` for what is not.
-
-    Raises:
-        NotFound, …: As for `load_file`.
-    """
-    found = find_readable(text, zone=zone, fr=fr, remote_only=remote_only)
-    if found.path is not None:
-        return open(found.path, "rb")
-    raw = reading.RangeReader(found.size, found.read, found.name)
-    return io.BufferedReader(raw, buffer_size=64 * 1024)
 
 
 def manifest_bytes(
@@ -397,7 +272,7 @@ def _receive_again(target: Place, found: RemoteFile, reference: uri.FileRef) -> 
 
 def _receive(target: Place, found: RemoteFile, reference: uri.FileRef) -> str:
     store = Store()
-    if found.size <= _SMALL:
+    if found.size <= SMALL:
         data = target.fetch_small(found)
         actual = digest.of_bytes(data, found.algorithm)
         if actual != found.hash:
@@ -500,15 +375,6 @@ def _copy_checked(source: int, target: int, path: str, reference: uri.FileRef) -
     found = copy_and_digest(source, target, os.fstat(source).st_size, Silent(), reference.algorithm)
     if found != reference.hash:
         raise SourceChanged(f"{path} changed while it was read", hint="try again when nothing writes to it")
-
-
-def _slice(file: BinaryIO, size: int, start: int | None, end: int | None) -> bytes:
-    first = 0 if start is None else start
-    last = size if end is None else end
-    if not 0 <= first <= last <= size:
-        raise InvalidInput(f"bytes {first} to {last} are not within a file of {size} bytes")
-    file.seek(first)
-    return file.read(last - first)
 
 
 def _not_supported(reference: uri.Reference, text: str) -> KacheryError:
