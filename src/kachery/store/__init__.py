@@ -17,7 +17,7 @@ from ..errors import KacheryError, SourceChanged
 from ..progress import SILENT
 from . import audit, sandbox
 from .blobs import AT_ONCE, Blobs, Incoming, remove_abandoned
-from .hashing import HashCache, open_source, require_unchanged
+from .hashing import HashCache, open_source, read_whole, require_unchanged
 from .layout import Layout
 from .links import Links
 from .mutables import Mutables
@@ -151,13 +151,17 @@ class Store:
         opened = time.time()
         source, status = open_source(path)
         try:
+            if status.st_size <= AT_ONCE:
+                # compared with what was seen, it need not be looked at before as well as after
+                data = read_whole(source, seen, path)
+                hash_ = self.blobs.add_bytes(data, algorithm)
+                # so small that the steps of copying it are not told
+                told.advance(len(data))
+                return hash_
             require_unchanged(source, seen, path)
             hash_ = self.blobs.add_open(source, status, path, told, algorithm)
         finally:
             os.close(source)
-        if status.st_size <= AT_ONCE:
-            # so small that the steps of copying it are not told
-            told.advance(status.st_size)
         if algorithm == "sha1":
             self._cache.remember(path, hash_, status, opened)
         return hash_
