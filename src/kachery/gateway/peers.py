@@ -12,6 +12,7 @@ counts, since silence then says nothing.
 | `who` | at its start: all others say `here` | |
 
 `number` grows with each message of a process, so that an old one says nothing any more. All are sealed (`seals.py`).
+Other news goes the same way, as `{"type": "news", "kind", …}`: `tell` and `listen`.
 
 A name of a resource is one process's. Who wants one that another has asks that one, which looks whether its resource
 still answers. Should two come to have it, because they took it in the same moment or did not hear each other, the one
@@ -101,6 +102,7 @@ class Peers:
         self._seals = seals
         self._address = address
         self._log = log
+        self._listeners: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._own: dict[tuple[str, str], _Had] = {}
         self._peers: dict[str, _Peer] = {}
         self._numbers: dict[str, tuple[int, float]] = {}
@@ -173,6 +175,16 @@ class Peers:
         if self._own.pop((name, zone), None) is not None:
             self._soon("left", resources=[[name, zone]])
 
+    # -- other news ---------------------------------------------------------------------------------------------------
+
+    def listen(self, kind: str, take: Callable[[dict[str, Any]], None]) -> None:
+        """Have a function called with each piece of news of a kind that another process tells."""
+        self._listeners[kind] = take
+
+    def tell(self, kind: str, **keys: Any) -> None:
+        """Tell the other processes something small, without waiting; who does not hear it just now never does."""
+        self._soon("news", kind=kind, **keys)
+
     # -- messages -----------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
@@ -204,7 +216,7 @@ class Peers:
         had = self._own[key]
         return [*key, had.ours, had.since]
 
-    def _soon(self, kind: str, **keys: Any) -> None:
+    def _soon(self, kind: str, /, **keys: Any) -> None:
         if self._beating is None:
             return
         if kind == "here":
@@ -213,7 +225,7 @@ class Peers:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def _tell(self, kind: str, **keys: Any) -> None:
+    async def _tell(self, kind: str, /, **keys: Any) -> None:
         self._number += 1
         message = {
             "type": kind,
@@ -248,6 +260,8 @@ class Peers:
             case "bye":
                 if self._peers.pop(process, None) is not None:
                     self._log.info("peer_ended", process=process)
+            case "news" if message.get("kind") in self._listeners:
+                self._listeners[message["kind"]](message)
             case "who":
                 for some in self._lists():
                     self._soon("here", resources=some)

@@ -150,6 +150,7 @@ def open_gateway(
         log,
         others,
         Lead(config.data / "receiving.lock") if others is not None else None,
+        asked=Asked(others.peers if others is not None else None),
     )
 
 

@@ -96,6 +96,8 @@ def _prepare(connection: Any) -> None:
         accounts.add_user(connection, name, 1)
     zones.create(connection, "lab", "owner", 1, private=False, public_upload=False)
     zones.create(connection, "passing", "owner", 1, private=False, public_upload=False, keep_on_demand=False)
+    zones.create(connection, "closed", "owner", 1, private=True, public_upload=False)
+    identity.register_client(connection, "closed", KEYS.client_id, "owner", "a machine", 1)
     identity.register_client(connection, "lab", KEYS.client_id, "owner", "a machine", 1)
 
 
@@ -222,6 +224,22 @@ def test_a_released_client_asks_the_other_process(pair: tuple[Process, Process])
         status, reply = post_json(f"{second.url}/r/rig", asked)
         assert (status, reply["response"]["status"]["status"]) == (200, "completed")
         assert second.find(SMALL)["found"]
+
+
+def test_a_released_client_of_a_closed_zone_asks_one_and_then_the_other(pair: tuple[Process, Process]) -> None:
+    first, second = pair
+    inner = {"type": "fileUpload", "uri": f"sha1://{sha1(SMALL)}", "timeoutMsec": 5000}
+    asked = {"type": "requestFromClient", "resourceName": "rig", "zone": "closed", "timeoutMsec": 10_000}
+    asked["request"] = inner
+    with first.daemon([SMALL], zone="closed"):
+        until(second.knows)
+        assert post_json(f"{first.url}/r/rig", asked)[0] == 403
+        payload = {"type": "findFile", "hashAlg": "sha1", "hash": sha1(SMALL), "zone": "closed", "timestamp": _now()}
+        envelope = {"payload": payload, "fromClientId": KEYS.client_id, "signature": KEYS.sign(payload)}
+        assert post_json(f"{second.url}/api/gateway", envelope)[1]["found"] is False
+        until(lambda: post_json(f"{first.url}/r/rig", asked)[0] == 200)
+        status, reply = post_json(f"{second.url}/r/rig", asked)
+        assert (status, reply["response"]["status"]["status"]) == (200, "completed")
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
