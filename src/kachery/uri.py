@@ -363,7 +363,7 @@ def _file(algorithm: str, rest: str, uri: str) -> FileRef:
     place, _, query = rest.partition("?")
     head, _, name = place.partition("/")
     hash_ = _hash(algorithm, head.partition(".")[0], uri)
-    items = _query(query)
+    items = _query(query) if query else {}
     label = items.get("label")
     location = items.get("location")
     manifest = items.get("manifest")

@@ -141,18 +141,22 @@ def clean(
     older_than: Annotated[
         float, typer.Option(min=0, metavar="HOURS", help="Leave what was touched more recently than this.")
     ] = 24.0,
+    damaged: Annotated[
+        float,
+        typer.Option(min=0, metavar="DAYS", help="Leave damaged content that was moved away more recently than this."),
+    ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what interrupted programs left behind.
+    """Remove what interrupted programs left behind, and damaged content.
 
-    Lists the temporary files of the store directory that it removes. Stored files and links stay, and so
-    does what a running program works on.
+    Lists the temporary files of the store directory that it removes, and what was moved to the directory `quarantine`
+    because it was not what its name said. Stored files and links stay, and so does what a running program works on.
     """
     from ..store import Store
 
     store = Store()
     store.layout.require_usable()
-    removed = store.clean(older_than * 3600)
+    removed = store.clean(older_than * 3600, damaged * 24 * 3600)
     if as_json:
         output.document({"removed": removed})
         return

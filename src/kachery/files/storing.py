@@ -102,7 +102,6 @@ def store_file(
         StorageFull: If there is no room.
     """
     path = os.fsdecode(path)
-    name = label or os.path.basename(path)
     plain_directory = None if local or to is not None else settings.store_file_dir()
     if plain_directory is not None:
         _require_sha1(algorithm)
@@ -113,6 +112,7 @@ def store_file(
         hash_, size = _add_file(store, path, algorithm, label)
         return Stored(hash_, size, algorithm=algorithm)
     target = to or open_zone(zone)
+    name = label or os.path.basename(path)
     if isinstance(target, Channel):
         return _send_to(target, store, path, algorithm, name, keep=keep)
     if algorithm != "sha1":

@@ -248,7 +248,7 @@ class Store:
                 logger.warning("%s", error)
                 if reasons is not None:
                     reasons.append(error.message)
-                continue
+                path = None
             if path is not None:
                 return Found(path, kind)
             if kind == "blob":
@@ -299,9 +299,9 @@ class Store:
         """How much of what there is; see `audit.usage`."""
         return audit.usage(self.layout, self.links)
 
-    def clean(self, older_than: float = audit.ABANDONED_AFTER) -> list[str]:
-        """Remove abandoned temporary files; see `audit.clean`."""
-        return audit.clean(self.layout, older_than)
+    def clean(self, older_than: float = audit.ABANDONED_AFTER, damaged: float = audit.DAMAGED_FOR) -> list[str]:
+        """Remove abandoned temporary files, and blobs that were damaged long ago; see `audit.clean`."""
+        return audit.clean(self.layout, older_than, damaged)
 
 
 def _size(path: str) -> int | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import digest
-from ..errors import KacheryError, from_os_error
+from ..errors import KacheryError, explaining, from_os_error
 from . import sandbox
 from .blobs import Blobs, remove_abandoned, remove_if_abandoned
-from .layout import Layout, is_leaf_name
+from .layout import Layout, is_leaf_name, remove_if_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,12 @@ _KEYS_LEFT_OVER = re.compile(r"(private|public)\.pem\.[0-9a-f]{10}")
 
 #: Upstream's programs hold no lock on what they write, so only age tells, in seconds.
 ABANDONED_AFTER = 24 * 3600.0
+
+#: Damaged content may be all that is left of something, so there is time to look at it, in seconds.
+DAMAGED_FOR = 30 * 24 * 3600.0
+
+# what `blobs` calls them in quarantine
+_DAMAGED = re.compile(r"[0-9a-f]{32,64}\.[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -124,24 +131,41 @@ def verify(layout: Layout, blobs: Blobs, links: Links, progress: Progress) -> It
     Damaged blobs are moved to quarantine. Nothing is repaired: load them again from their zone.
     """
     for entry in entries(layout, links):
+        counted = _Counted(progress)
         try:
             if entry.kind == "blob":
-                blobs.find(entry.hash, entry.algorithm)
+                blobs.find(entry.hash, entry.algorithm, counted)
             else:
-                links.find(entry.hash)
+                links.find(entry.hash, counted)
         except KacheryError as error:
             yield Problem(entry, error.message)
         else:
             yield entry
-        progress.advance(entry.size)
+        progress.advance(entry.size - counted.done)
 
 
-def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
-    """Remove temporary files that a process left behind when it was ended.
+class _Counted:
+    """A progress that knows how far it is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.done = 0
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        self._progress.advance(count)
+
+    def say(self, state: str) -> None:
+        self._progress.say(state)
+
+
+def clean(layout: Layout, older_than: float = ABANDONED_AFTER, damaged: float = DAMAGED_FOR) -> list[str]:
+    """Remove temporary files that a process left behind when it was ended, and blobs that were damaged long ago.
 
     Args:
         layout: Of the store directory.
-        older_than: What was touched less than this many seconds ago stays.
+        older_than: Temporary files that were touched less than this many seconds ago stay.
+        damaged: Blobs that were moved to quarantine less than this many seconds ago stay.
 
     Returns:
         The paths that were removed.
@@ -155,6 +179,28 @@ def clean(layout: Layout, older_than: float = ABANDONED_AFTER) -> list[str]:
                 path = f"{folder}/{name}"
                 if _LEFT_OVER.fullmatch(name) and remove_if_abandoned(path, older_than):
                     removed.append(path)
+    return [*removed, *_remove_damaged(layout, damaged)]
+
+
+def _remove_damaged(layout: Layout, older_than: float) -> list[str]:
+    try:
+        names = os.listdir(layout.quarantine())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise from_os_error(error, "list", layout.quarantine()) from error
+    removed = []
+    for name in names:
+        path = f"{layout.quarantine()}/{name}"
+        try:
+            # a file's status changes when it is moved here, and its content had its time before
+            moved = os.lstat(path).st_ctime
+        except FileNotFoundError:
+            continue
+        if _DAMAGED.fullmatch(name) and time.time() - moved >= older_than:
+            with explaining("remove", path):
+                remove_if_there(path)
+            removed.append(path)
     return removed
 
 

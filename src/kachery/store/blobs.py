@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import digest, settings
 from ..errors import KacheryError, WrongContent, explaining, from_os_error
+from ..progress import SILENT
 from . import hashing, unnamed
 from .layout import GROUP_FILE, Layout, lock, random_letters, remove_if_there, sync_directory, write_all
 from .verified import SMALL, Verified
@@ -41,8 +42,13 @@ class Blobs:
         self._layout = layout
         self._verified = verified
 
-    def find(self, hash_: str, algorithm: str = "sha1") -> str | None:
+    def find(self, hash_: str, algorithm: str = "sha1", told: Progress = SILENT) -> str | None:
         """The path of a blob that is what its name says.
+
+        Args:
+            hash_: Its hash.
+            algorithm: The hash's algorithm.
+            told: Told of every step, while a large one is read.
 
         Returns:
             The path, or `None` when the store does not have it.
@@ -64,7 +70,7 @@ class Blobs:
             large = status.st_size > SMALL
             if large and self._verified.knows(hash_, status, algorithm):
                 return path
-            found = _digest(fd, status.st_size, algorithm)
+            found = _digest(fd, status.st_size, algorithm, told)
             if found == hash_:
                 if large:
                     self._verified.remember(hash_, status, algorithm)
@@ -75,7 +81,7 @@ class Blobs:
             os.close(fd)
         if not self._quarantine(path, hash_, status):
             # somebody else was faster, and may have put it right
-            return self.find(hash_, algorithm)
+            return self.find(hash_, algorithm, told)
         raise WrongContent(
             f"the stored copy of {algorithm} {hash_} was damaged: its content has the hash {found}",
             hint=f"it was moved to {self._layout.quarantine()}; load the file again",
@@ -306,8 +312,12 @@ def _holds(path: str, data: bytes) -> bool:
         return False
 
 
-def _digest(fd: int, size: int, algorithm: str) -> str:
+def _digest(fd: int, size: int, algorithm: str, told: Progress) -> str:
     if size <= AT_ONCE:
-        return digest.of_bytes(os.read(fd, size + 1), algorithm)
+        data = os.read(fd, size + 1)
+        if len(data) >= size:
+            return digest.of_bytes(data, algorithm)
+        # some file systems give less than there is
+        os.lseek(fd, 0, os.SEEK_SET)
     with open(fd, "rb", buffering=0, closefd=False) as stream:
-        return digest.of_stream(stream, (algorithm,))[algorithm]
+        return digest.of_stream(stream, (algorithm,), advance=told.advance)[algorithm]

@@ -81,8 +81,10 @@ def read_whole(fd: int, before: os.stat_result, path: str) -> bytes:
     Raises:
         SourceChanged: If it changes meanwhile, or has more or fewer bytes than it says.
     """
-    with explaining("read", path):
+    try:
         data = os.read(fd, before.st_size + 1)
+    except OSError as error:
+        raise from_os_error(error, "read", path) from error
     require_unchanged(fd, before, path)
     if len(data) != before.st_size:
         raise SourceChanged(f"{path} has {before.st_size} bytes, and {len(data)} could be read", hint="try again")

@@ -116,16 +116,17 @@ class Layout:
         Raises:
             NotAllowed, StorageFull: As the file system says.
         """
-        with explaining("make the directory", path):
+        try:
+            # the middle one is new, too, in a store of fewer than 45,000 blobs; `experiments/small_files.py`
             try:
-                # the middle one is new, too, in a store of fewer than 45,000 blobs
-                try:
-                    _make(path[: path.rindex("/")], shared=shared)
-                except FileExistsError:
-                    pass
-                _make(path, shared=shared)
+                _make(path[: path.rindex("/")], shared=shared)
             except FileExistsError:
-                return False
+                pass
+            _make(path, shared=shared)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise from_os_error(error, "make the directory", path) from error
         return True
 
     def create(self, path: str) -> int:

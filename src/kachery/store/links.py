@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import digest
 from ..errors import KacheryError, SourceChanged, explaining
-from ..progress import Silent
+from ..progress import SILENT
 from .hashing import HashCache, open_source, record_bytes, require_unchanged
 
 if TYPE_CHECKING:
@@ -59,8 +59,12 @@ class Links:
                 return False
         return True
 
-    def find(self, hash_: str) -> str | None:
+    def find(self, hash_: str, told: Progress = SILENT) -> str | None:
         """The path of a linked file that still has this SHA-1.
+
+        Args:
+            hash_: The SHA-1.
+            told: Told of every step, while the file is read.
 
         Returns:
             The path, or `None` when nothing of that hash is linked.
@@ -72,7 +76,7 @@ class Links:
         if record is None:
             return None
         path = record["path"]
-        if not self.still_is(path, hash_, size=record.get("size")):
+        if not self.still_is(path, hash_, size=record.get("size"), told=told):
             raise SourceChanged(
                 f"the linked file {path} is no longer what was linked", hint="link it again under its new hash"
             )
@@ -86,7 +90,9 @@ class Links:
             f"{self._layout.mutables()}/@linked_files/@sha1/{hash_}"
         )
 
-    def still_is(self, path: str, hash_: str, *, size: object = None, algorithm: str = "sha1") -> bool:
+    def still_is(
+        self, path: str, hash_: str, *, size: object = None, algorithm: str = "sha1", told: Progress = SILENT
+    ) -> bool:
         """Whether a file outside the store has this hash now.
 
         Args:
@@ -94,6 +100,7 @@ class Links:
             hash_: The hash it should have.
             size: Its size in bytes when that is known, to save reading what cannot be right.
             algorithm: The hash's algorithm.
+            told: Told of every step, while the file is read.
 
         Raises:
             SourceChanged: If it cannot be read, or changes while it is.
@@ -109,10 +116,10 @@ class Links:
             if self._verified.knows(hash_, status, algorithm):
                 return True
             if algorithm == "sha1":
-                found, _ = self._cache.sha1(path, Silent())
+                found, _ = self._cache.sha1(path, told)
                 return found == hash_
             with explaining("read", path):
-                found = digest.of_stream(file, (algorithm,))[algorithm]
+                found = digest.of_stream(file, (algorithm,), advance=told.advance)[algorithm]
             require_unchanged(fd, status, path)
         if found == hash_:
             self._verified.remember(hash_, status, algorithm, opened=opened)

@@ -146,6 +146,7 @@ def test_the_standard_input_goes_to_a_plain_directory(
         (["delete", ABSENT, "--yes"], 2, "--zone"),
         (["clean", "--older-than", "-1"], 2, "--older-than"),
         (["clean", "--older-than", "soon"], 2, "--older-than"),
+        (["clean", "--damaged", "-1"], 2, "--damaged"),
         (["init"], 9, "no gateway is configured"),
         (["init", "--gateway", "labserver:8471"], 2, "names no protocol"),
         (["init", "--gateway", "ftp://labserver"], 2, "not a gateway's address"),
@@ -306,6 +307,9 @@ def test_verify_finds_a_damaged_blob_and_puts_it_away(kachery: Kachery, own_envi
     assert kachery("du", "--json").document["damaged"]["files"] == 1
     assert kachery("store", "--local", "bad", "--label", "").out.strip() == uri
     assert kachery("verify").code == 0
+    assert kachery("clean").out == ""
+    assert f"/quarantine/{uri[7:47]}." in kachery("clean", "--damaged", "0").out
+    assert list((own_environment / "quarantine").iterdir()) == []
 
 
 def test_verify_reads_a_linked_file_again_whatever_is_remembered(kachery: Kachery, own_environment: Path) -> None:

@@ -99,6 +99,48 @@ def test_records_are_not_believed_even_where_they_cannot_be_removed(store: Store
     assert [problem.entry.hash for problem in problems] == [sha1(LARGE)]
 
 
+class Steps:
+    """A progress that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def advance(self, count: int) -> None:
+        self.steps.append(count)
+
+    def say(self, state: str) -> None:
+        raise AssertionError(state)
+
+
+def test_progress_moves_within_a_large_file_and_ends_at_the_sum(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "linked").write_bytes(b"LINKED")
+    told = Steps()
+
+    results = list(store.verify(told))
+
+    assert any(isinstance(item, audit.Problem) for item in results)
+    assert sum(told.steps) == sum(entry.size for entry in store.entries())
+    assert max(told.steps) < len(LARGE) - 1
+
+
+def test_damaged_blobs_go_when_there_was_time_to_look_at_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(store.layout.blob(sha1(LARGE)), "ab") as file:
+        file.write(b"more")
+    assert store.find(sha1(LARGE)) is None
+    quarantine = store.root / "quarantine"
+    (damaged,) = quarantine.iterdir()
+    os.utime(damaged, (1, 1))
+    (quarantine / "notes").write_text("what happened")
+
+    assert store.clean(0) == []
+    assert damaged.exists()
+
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + audit.DAMAGED_FOR + 60)
+    assert store.clean(0) == [str(damaged)]
+    assert [path.name for path in quarantine.iterdir()] == ["notes"]
+
+
 def test_a_link_that_no_longer_holds_is_a_problem(store: Store, tmp_path: Path) -> None:
     (tmp_path / "linked").write_bytes(b"LINKED")
     (tmp_path / "large link").unlink()

@@ -23,6 +23,8 @@ from kachery.store.verified import SMALL
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kachery.progress import Progress
+
 SIZES = [0, 1, 262_143, 262_144, 262_145, SMALL, SMALL + 1, 1_048_576, 1_048_577, 3_000_000]
 
 
@@ -159,8 +161,8 @@ def test_a_good_blob_that_somebody_put_there_meanwhile_stays(monkeypatch: pytest
         file.write(b"wrong")
     digest_of = blobs._digest
 
-    def slow_digest(fd: int, size: int, algorithm: str) -> str:
-        found = digest_of(fd, size, algorithm)
+    def slow_digest(fd: int, size: int, algorithm: str, told: Progress) -> str:
+        found = digest_of(fd, size, algorithm, told)
         if found != hash_:
             # another process notices, too, and loads the file again before we move it away
             with open(f"{path}.new", "wb") as file:
@@ -188,6 +190,15 @@ def test_what_is_not_a_file_in_a_blobs_place_holds_nobody_up() -> None:
     assert store.find(hash_) is None
     assert store.add_bytes(b"content") == hash_
     assert store.find(hash_) is not None
+
+
+def test_a_blob_that_is_read_in_parts_is_not_taken_for_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    hash_ = store.add_bytes(os.urandom(5000))
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda fd, count: read(fd, min(count, 1000)))
+
+    assert store.blobs.find(hash_) is not None
 
 
 def test_sources_that_are_no_files_are_refused(tmp_path: Path) -> None:
