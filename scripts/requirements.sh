@@ -59,4 +59,10 @@ export_release datajoint requirements/datajoint.in
 export_release spyglass-0.6.0 --no-emit-package kachery requirements/spyglass-0.6.0.in
 export_release kachery-released --no-deps requirements/kachery-released.in
 
+# figurl and sortingview without a kachery; the tests put theirs or ours beside them.
+{
+    echo "# Made by 'make requirements' from sortingview-0.14.2.in; do not edit. Install with --no-deps."
+    compile_pins --no-emit-package kachery requirements/sortingview-0.14.2.in
+} >requirements/sortingview-0.14.2.txt
+
 scripts/check-names.sh requirements/*.txt

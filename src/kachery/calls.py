@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import configuration, files
+from . import configuration, files, settings
 from .errors import InvalidInput
 from .uri import parse
 
@@ -129,6 +129,7 @@ def name_in(uri: str) -> str:
 
 def spelled(stored: Stored, name: str | None, own_name: str, uri_type: int | None) -> str:
     """The URI of what was stored, in the spelling that was asked for; `own_name` when nobody gave a name."""
-    if uri_type is None:
+    kind = settings.uri_type() if uri_type is None else uri_type
+    if kind is None and stored.prefix is None:
         return stored.uri(own_name if name is None else name)
-    return stored.older_uri(name, uri_type)
+    return stored.older_uri(name, 1 if kind is None else kind)

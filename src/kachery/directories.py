@@ -7,15 +7,19 @@ They take the settings, and the options of `kachery.configuration` (`to=`, `fr=`
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Unpack, cast
+import tempfile
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from . import configuration, files
 from .calls import also_called, chosen_name, located, whence, where_to
 from .outcomes import none_if_missing
+from .uri import TreeRef, parse
 
 if TYPE_CHECKING:
-    from .configuration import Options
+    from .configuration import Chosen, Options
     from .manifests import Tree
+
+_URIS = ("sha1dir://", "md5dir://")
 
 
 @also_called(path="dirpath")
@@ -34,7 +38,7 @@ def store_dir(
 
     Args:
         dirpath: The directory; it is only read. Links are followed; pipes, sockets, devices and links to nothing are
-            left out, with a warning on the log.
+            left out, with a warning on the log. The URI of a directory is loaded, and stored again.
         label: Its name in the URI, for people; by default its own.
         git_annex_mode: Take the MD5 of git-annex files from their links, without their content.
         basename: The same as `label`.
@@ -56,9 +60,22 @@ def store_dir(
         'sha1dir://d7692f526786b5f9c8d305c1f331c7409266a711.session7'
     """
     name = chosen_name(label, basename)
-    where = where_to(configuration.chosen(options), zone, local=local, keep=cache_locally)
+    chosen = configuration.chosen(options)
+    where = where_to(chosen, zone, local=local, keep=cache_locally)
+    text = os.fsdecode(dirpath)
+    if text.startswith(_URIS):
+        return _store_again(text, name, where, whence(chosen, zone))
     stored = files.store_dir(dirpath, git_annex=git_annex_mode, **where)
     return stored.uri(os.path.basename(os.path.abspath(os.fsdecode(dirpath))) if name is None else name)
+
+
+def _store_again(uri: str, name: str | None, where: dict[str, Any], source: dict[str, Any]) -> str:
+    reference = parse(uri)
+    assert isinstance(reference, TreeRef)
+    own_name = reference.path[-1] if reference.path else reference.name
+    with tempfile.TemporaryDirectory(prefix="kachery-") as directory:
+        copy = files.load_dir(uri, os.path.join(directory, "copy"), **source)
+        return files.store_dir(copy, **where).uri((own_name or "") if name is None else name)
 
 
 @also_called(path="uri")
@@ -120,17 +137,26 @@ def read_dir(
         NotAllowed, WrongContent, InvalidName, TooLarge: If it may not be loaded, or is no manifest of a directory.
     """
     chosen = configuration.chosen(options)
-    text = located(uri)
-
-    def read() -> Tree:
-        if "://" in text:
-            return files.read_dir(text, local_only=local_only, **whence(chosen, zone))
-        if store_files:
-            files.store_dir(text, git_annex=git_annex_mode, **where_to(chosen, zone, local=False, keep=False))
-        return files.hash_dir(text, git_annex=git_annex_mode, algorithm=chosen.algorithm)
-
-    tree = none_if_missing(read)
+    if store_files and "://" not in os.fsdecode(uri):
+        where = where_to(chosen, zone, local=False, keep=False)
+        none_if_missing(lambda: files.store_dir(uri, git_annex=git_annex_mode, **where))
+    tree = none_if_missing(lambda: directory(uri, chosen, zone, git_annex_mode=git_annex_mode, local_only=local_only))
     if tree is None or recursive:
         return tree
     # as upstream has it: neither `files` nor `dirs`
     return cast("Tree", {"files": tree["files"], "dirs": {name: {} for name in tree["dirs"]}})
+
+
+def directory(
+    uri: str | os.PathLike[str],
+    chosen: Chosen,
+    zone: str | None = None,
+    *,
+    git_annex_mode: bool = False,
+    local_only: bool = False,
+) -> Tree:
+    """As `read_dir`, with an error where there is none."""
+    text: str = located(uri)
+    if "://" in text:
+        return files.read_dir(text, local_only=local_only, **whence(chosen, zone))
+    return files.hash_dir(text, git_annex=git_annex_mode, algorithm=chosen.algorithm)

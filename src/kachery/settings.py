@@ -15,6 +15,7 @@ nothing here is kept. A value in the environment wins over `kachery.json` in the
 | `KACHERY_SERVERS` | `~/.config/kachery/servers.json` | the classic servers that have names (`servers.py`) |
 | `KACHERY_BASE_URL`, `KACHERY_API_KEY` | none | a gateway that speaks kachery 2.x, and a key for it |
 | `KACHERY_ALLOW_PUBLIC_ZONES` | `0` | `1`: tell such a gateway that a public zone is meant |
+| `KACHERY_URI_TYPE` | none | `1`: URIs as `sha1://HASH?label=NAME`; `2`: as `kachery:ZONE:sha1:HASH:NAME` |
 | `KACHERY_MISSING` | `error` | `none`: `load_*` gives `None` for what is not found or reachable |
 | `KACHERY_DIR` | `~/.kachery` | where kachery 2.x keeps things; read when loading |
 | `KACHERY_STORAGE_DIR`, `KACHERY_STORAGE_DIR_ALT` | none | where classic kachery does; read when loading |
@@ -198,6 +199,14 @@ def servers_path() -> Path:
     """The file in which the user names classic servers; it need not be there."""
     given = variable("KACHERY_SERVERS")
     return Path(os.path.expanduser(given)).absolute() if given else user_directory() / "servers.json"
+
+
+def uri_type() -> int | None:
+    """How `store_*` spell URIs that nobody asked to be spelled otherwise: 1 or 2 as in kachery 2.x, or `None`."""
+    value = variable("KACHERY_URI_TYPE")
+    if value not in (None, "1", "2"):
+        raise InvalidInput(f"KACHERY_URI_TYPE must be 1 or 2, not {value!r}")
+    return None if value is None else int(value)
 
 
 def missing_is_none() -> bool:

@@ -235,10 +235,21 @@ def test_a_zone_in_the_uri(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ka.load_file_info("md5://" + "0" * 32) is None
 
 
+def test_spellings_for_a_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, uri in [("1", f"sha1://{HASH}"), ("2", f"kachery::sha1:{HASH}"), ("", f"sha1://{HASH}/file.txt")]:
+        monkeypatch.setenv("KACHERY_URI_TYPE", kind)
+        assert ka.store_text("some text") == uri
+        assert ka.store_text("some text", uri_type=1) == f"sha1://{HASH}"
+    monkeypatch.setenv("KACHERY_URI_TYPE", "3")
+    with pytest.raises(InvalidInput, match="KACHERY_URI_TYPE"):
+        ka.store_text("some text")
+
+
 def test_a_plain_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KACHERY_STORE_FILE_DIR", str(tmp_path / "plain"))
     monkeypatch.setenv("KACHERY_STORE_FILE_PREFIX", "$dir")
-    assert ka.store_text("some text", uri_type=2) == f"$dir/sha1/{HASH}"
+    assert ka.store_text("some text", uri_type=2) == ka.store_text("some text") == f"$dir/sha1/{HASH}"
+    assert ka.store_text("some text", label="a b") == f"$dir/sha1/{HASH}?label=a%20b"
     assert (tmp_path / "plain" / "sha1" / HASH).read_text() == "some text"
     (tmp_path / "a").write_text("some text")
     uri = ka.store_file_local(tmp_path / "a", store_file_dir=str(tmp_path / "other"))

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import WrongContent
 from . import output
+from .loading import FrOption, opened
 
 if TYPE_CHECKING:
     from ..store import audit
@@ -24,6 +25,7 @@ def ls(
     ] = None,
     long: Annotated[bool, typer.Option("-l", "--long", help="With sizes, of a directory's files.")] = False,
     zone: Annotated[str | None, typer.Option(metavar="ZONE", help="The zone to ask for the directory.")] = None,
+    fr: FrOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List a stored directory, or what is stored on this machine.
@@ -35,7 +37,7 @@ def ls(
     where its content lies. URIs are without names, since the store knows content, not names.
     """
     if uri is not None:
-        _list_directory(uri, zone, long=long, as_json=as_json)
+        _list_directory(uri, zone, fr, long=long, as_json=as_json)
         return
     from ..store import Store
 
@@ -52,10 +54,10 @@ def ls(
     output.suggest(f"{output.files(count)}, {output.size(total)}; `kachery verify` checks them")
 
 
-def _list_directory(uri: str, zone: str | None, *, long: bool, as_json: bool) -> None:
+def _list_directory(uri: str, zone: str | None, fr: str | None, *, long: bool, as_json: bool) -> None:
     from .. import files, manifests
 
-    tree = files.read_dir(uri, zone=zone)
+    tree = files.read_dir(uri, zone=zone, fr=opened(fr))
     dirs, names = sorted(tree["dirs"]), sorted(tree["files"])
     if as_json:
         members = ((name, manifests.member(tree["files"][name])) for name in names)

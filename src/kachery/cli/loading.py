@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InvalidInput
 from . import output
+
+if TYPE_CHECKING:
+    from ..files import Place
 
 LOAD_EXAMPLES = """\b
 Examples:
@@ -33,6 +36,10 @@ ZoneOption = Annotated[
     str | None,
     typer.Option(metavar="ZONE", help="The zone to ask; by default the URI's, or that of `kachery status`."),
 ]
+FrOption = Annotated[
+    str | None,
+    typer.Option("--fr", "-f", metavar="NAME", help="A server of your servers.json, or a zone, to ask instead."),
+]
 
 
 def load(
@@ -42,6 +49,7 @@ def load(
         typer.Option(metavar="PATH", help="Put a copy of your own here, in place of what is there."),
     ] = None,
     zone: ZoneOption = None,
+    fr: FrOption = None,
     local_only: Annotated[bool, typer.Option("--local-only", help="Look on this machine only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
@@ -58,10 +66,11 @@ def load(
     """
     from .. import files
 
-    if dest is not None and files.is_directory(uri, zone=zone, local_only=local_only):
-        path = files.load_dir(uri, dest, zone=zone, local_only=local_only)
+    place = opened(fr)
+    if dest is not None and files.is_directory(uri, zone=zone, local_only=local_only, fr=place):
+        path = files.load_dir(uri, dest, zone=zone, local_only=local_only, fr=place)
     else:
-        path = files.load_file(uri, zone=zone, dest=dest, local_only=local_only)
+        path = files.load_file(uri, zone=zone, dest=dest, local_only=local_only, fr=place)
     if as_json:
         output.document({"uri": uri, "path": path})
         return
@@ -79,6 +88,7 @@ def cat(
         int | None, typer.Option(min=0, metavar="N", help="The byte after the last one.", show_default="the size")
     ] = None,
     zone: ZoneOption = None,
+    fr: FrOption = None,
 ) -> None:
     """Write a file to the standard output.
 
@@ -88,11 +98,11 @@ def cat(
     from .. import files
 
     if start is None and end is None:
-        with open(files.load_file(uri, zone=zone), "rb", buffering=0) as file:
+        with open(files.load_file(uri, zone=zone, fr=opened(fr)), "rb", buffering=0) as file:
             while content := file.read(_STEP):
                 output.raw(content)
         return
-    with files.open_file(uri, zone=zone) as part:
+    with files.open_file(uri, zone=zone, fr=opened(fr)) as part:
         size = part.seek(0, io.SEEK_END)
         first, last = start or 0, size if end is None else end
         if not first <= last <= size:
@@ -108,12 +118,13 @@ def cat(
 def info(
     uri: UriArgument,
     zone: ZoneOption = None,
+    fr: FrOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Show the size of a file and who has it, or of a directory."""
     from .. import files
 
-    found = files.any_info(uri, zone=zone)
+    found = files.any_info(uri, zone=zone, fr=opened(fr))
     if isinstance(found, files.TreeInfo):
         if as_json:
             output.document({"uri": uri, **asdict(found)})
@@ -155,3 +166,10 @@ def info(
     )
     for problem in found.problems:
         output.warn(problem)
+
+
+def opened(name: str | None) -> Place | None:
+    """The place to ask that was named with `--fr`."""
+    from .. import files
+
+    return files.open_place(name, writing=False) if name is not None else None

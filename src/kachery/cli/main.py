@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from .._version import __version__
 from ..errors import InvalidInput, KacheryError, from_os_error
-from . import admin, keeping, loading, output, relay, share, storing, up, zones
+from . import admin, keeping, loading, output, programs, relay, share, storing, up, zones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,15 +83,26 @@ app.command("share", epilog=share.SHARE_EXAMPLES)(share.share)
 app.command("up")(up.up)
 app.command("relay")(relay.relay)
 app.add_typer(admin.app, name="admin")
+# as in kachery 2.x
+app.command("store-file", hidden=True)(programs.store)
+app.command("store-file-local", hidden=True)(programs.store_local)
+app.command("load-file", hidden=True)(programs.load)
+app.command("load-file-info", hidden=True)(programs.load_info)
+app.command("cat-file", hidden=True)(programs.cat)
 
 
 def main() -> None:
     """The entry point of the `kachery` program."""
+    start(app, "kachery")
+
+
+def start(program: typer.Typer, name: str) -> NoReturn:
+    """Be a program: do what its command line says, and end."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         # what `nohup` ignores stays ignored
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _ended)
-    output.end(run(sys.argv[1:]))
+    output.end(run(sys.argv[1:], program, name))
 
 
 def _ended(number: int, frame: FrameType | None) -> None:
@@ -99,11 +110,13 @@ def _ended(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], program: typer.Typer = app, name: str = "kachery") -> int:
     """Do what a command line says.
 
     Args:
         arguments: What follows the name of the program.
+        program: The program.
+        name: Its name.
 
     Returns:
         The exit code.
@@ -111,7 +124,7 @@ def run(arguments: Sequence[str]) -> int:
     output.begin(arguments)
     try:
         # without its own way of ending, which knows neither our exit codes nor our way to speak
-        code = app(args=list(arguments), prog_name="kachery", standalone_mode=False)
+        code = program(args=list(arguments), prog_name=name, standalone_mode=False)
     except KacheryError as error:
         return output.fail(error)
     except (KeyboardInterrupt, typer.Abort):

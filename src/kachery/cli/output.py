@@ -111,9 +111,9 @@ def raw(content: bytes) -> None:
             _end_quietly()
 
 
-def document(value: Any) -> None:
+def document(value: Any, *, indent: int = 2) -> None:
     """A JSON value."""
-    _write(json.dumps(value, indent=2) + "\n")
+    _write(json.dumps(value, indent=indent) + "\n")
 
 
 def documents(values: Iterable[Any]) -> None:

@@ -43,6 +43,10 @@ def store(
     zone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="The zone to store in; by default that of `kachery status`.")
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", "-t", metavar="NAME", help="A server of your servers.json, or a zone; keeps a copy here."),
+    ] = None,
     local: Annotated[bool, typer.Option("--local", help="Store on this machine only; no zone is needed.")] = False,
     label: Annotated[
         str | None,
@@ -64,8 +68,11 @@ def store(
     A directory is stored with all that is below it: `kachery ls URI` lists it, `kachery load URI/PATH` loads one file,
     `kachery load URI --dest DIR` all of it.
     """
-    if local and zone is not None:
-        raise InvalidInput("--local stores in no zone, so --zone makes no sense with it", hint="leave one of them out")
+    if local and (zone is not None or to is not None):
+        option = "--zone" if zone is not None else "--to"
+        raise InvalidInput(f"--local stores nowhere else, so {option} makes no sense with it", hint="leave one out")
+    if zone is not None and to is not None:
+        raise InvalidInput("--to and --zone both say where to store", hint="leave one of them out")
     if files.count(_STDIN) > 1:
         raise InvalidInput("the standard input can be stored only once", hint="give `-` once")
     if _STDIN in files and sys.stdin is None:
@@ -73,17 +80,23 @@ def store(
     _check_label(label, files)
     _check_sources(files)
 
+    from .. import files as story
+
+    local = local or (to is None and story.stays_here(zone))
+    place = story.open_place(to, writing=True) if to is not None else None
+    where: dict[str, Any] = {"zone": zone, "local": local, "keep": keep or place is not None, "to": place}
+
     def stored() -> Iterator[dict[str, Any]]:
         for name in files:
             if name != _STDIN and os.path.isdir(name):
-                yield _store_dir(name, zone, local=local, keep=keep, label=label, git_annex=git_annex)
+                yield _store_dir(name, label, git_annex, where)
                 continue
-            done, uri = _store_one(name, zone, local=local, keep=keep, label=label)
+            done, uri = _store_one(name, label, where)
             yield {"file": name, "uri": uri, "hash": done.hash, "size": done.size, "zone": done.zone}
 
     _report(stored(), as_json)
     if local:
-        output.suggest("stored on this machine only; without --local, `kachery store` sends it to a zone")
+        output.suggest("stored on this machine only; `kachery init` makes it a client of a zone")
     else:
         output.suggest("on another machine of the zone: `kachery load URI`")
 
@@ -116,22 +129,20 @@ def link(
     output.suggest("found on this machine only, and as long as the file stays what it is")
 
 
-def _store_one(name: str, zone: str | None, *, local: bool, keep: bool, label: str | None) -> tuple[Stored, str]:
+def _store_one(name: str, label: str | None, where: dict[str, Any]) -> tuple[Stored, str]:
     from .. import files as story
 
     if name == _STDIN:
-        done = story.store_stream(sys.stdin.buffer, zone=zone, local=local, keep=keep, label=label)
+        done = story.store_stream(sys.stdin.buffer, label=label, **where)
         return done, done.uri(label or "")
-    done = story.store_file(name, zone=zone, local=local, keep=keep, label=label or None)
+    done = story.store_file(name, label=label or None, **where)
     return done, done.uri(label if label is not None else os.path.basename(name))
 
 
-def _store_dir(
-    name: str, zone: str | None, *, local: bool, keep: bool, label: str | None, git_annex: bool
-) -> dict[str, Any]:
+def _store_dir(name: str, label: str | None, git_annex: bool, where: dict[str, Any]) -> dict[str, Any]:
     from .. import files as story
 
-    done = story.store_dir(name, zone=zone, local=local, keep=keep, git_annex=git_annex)
+    done = story.store_dir(name, git_annex=git_annex, **where)
     uri = done.uri(label if label is not None else os.path.basename(os.path.abspath(name)))
     described = {"directory": name, "uri": uri, "hash": done.hash, "size": done.size, "files": done.files}
     return {**described, "zone": done.zone}

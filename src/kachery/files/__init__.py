@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .chunks import store_chunks
 from .finding import FileInfo, file_info, locate
-from .loading import load_file
+from .loading import load_file, resolved
 from .opening import Place, describe, open_place, open_zone, stays_here
 from .parts import Readable, find_readable, load_bytes, open_file
 from .storing import Stored, delete_file, link_file, store_bytes, store_file, store_stream
@@ -33,6 +33,7 @@ __all__ = [
     "open_place",
     "open_zone",
     "read_dir",
+    "resolved",
     "stays_here",
     "store_bytes",
     "store_chunks",

@@ -93,12 +93,12 @@ def file_info(text: str | uri.FileRef, *, zone: str | None = None, fr: Place | N
 
 
 def locate(
-    text: str, *, zone: str | None = None, fr: Place | None = None, remote_only: bool = False
+    text: str | uri.FileRef, *, zone: str | None = None, fr: Place | None = None, remote_only: bool = False
 ) -> Found | RemoteFile:
     """Where a file is, on this machine or elsewhere; nothing is loaded.
 
     Args:
-        text: The file's URI.
+        text: The file's URI, or what it means.
         zone: The zone to ask.
         fr: The place to ask instead of a zone of the settings.
         remote_only: Do not look on this machine.
@@ -107,7 +107,7 @@ def locate(
         InvalidURI: If the URI does not name a file by its content.
         NotFound, NotAllowed, Unreachable: If neither this machine nor the place has it, with the reason.
     """
-    reference = uri.parse_file(text)
+    reference = uri.parse_file(text) if isinstance(text, str) else text
     problems: list[str] = []
     local = None if remote_only else find_local(reference, problems)
     if local is not None:

@@ -94,5 +94,5 @@ def stays_here(zone: str | None = None) -> bool:
         return False
     if not _said:
         _said = True
-        logger.info("stored on this machine only, since no gateway is configured; `kachery init` sets one up")
+        logger.warning("stored on this machine only: no gateway is configured (`kachery init` sets one up)")
     return True

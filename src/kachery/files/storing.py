@@ -281,15 +281,21 @@ def store_bytes(
 
 
 def store_stream(
-    stream: BinaryIO, *, zone: str | None = None, local: bool = False, keep: bool = False, label: str | None = None
+    stream: BinaryIO,
+    *,
+    zone: str | None = None,
+    local: bool = False,
+    keep: bool = False,
+    label: str | None = None,
+    to: Place | None = None,
 ) -> Stored:
     """Store what a stream gives until its end; other arguments and errors as for `store_file`.
 
     All of it goes into a private file first: a zone must know the hash and the size before it takes anything.
     """
-    plain_directory = None if local else settings.store_file_dir()
-    target = None if local or plain_directory is not None else open_zone(zone)
-    if target is not None:
+    plain_directory = None if local or to is not None else settings.store_file_dir()
+    target = None if local or plain_directory is not None else to or open_zone(zone)
+    if isinstance(target, Zone):
         target.require_keys()
     name = label or "data"
     with Store().incoming() as incoming:
@@ -303,7 +309,7 @@ def store_stream(
                 target.upload(incoming.fd, hash_, size, told)
         if local or keep:
             incoming.publish(hash_)
-    return Stored(hash_, size, zone=target.name if target else None)
+    return Stored(hash_, size, zone=target.name if isinstance(target, Zone) else None)
 
 
 def link_file(path: str | os.PathLike[str]) -> Stored:

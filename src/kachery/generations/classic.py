@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from .. import api, codecs, configuration, digest, files, uri
 from ..calls import chosen_name, load_data, located, store_data, whence
-from ..errors import NotFound
+from ..errors import InvalidURI, NotFound
 from ..outcomes import none_if_missing
 from ..store import Found, Store, open_source
 
@@ -93,23 +93,28 @@ def get_file_info(
     Raises:
         NotAllowed: If a zone or server refuses.
     """
+    return none_if_missing(lambda: file_info(path, hash_only, zone=zone, **options))
+
+
+def file_info(
+    path: str, hash_only: bool = False, *, zone: str | None = None, **options: Unpack[Options]
+) -> dict[str, Any]:
+    """As `get_file_info`, with an error where there is no file."""
     chosen = configuration.chosen(options)
+    where = whence(chosen, zone)
     text = located(path)
     if not isinstance(text, str) or text.startswith("/"):
-        return none_if_missing(lambda: _local_info(text, path, chosen.algorithm))
-    if text.startswith(("sha1dir://", "md5dir://")):
-        text = none_if_missing(lambda: _member(text, zone, options))
-        if text is None:
-            return None
-    reference = none_if_missing(lambda: uri.parse_file(text))
-    if reference is None:
-        return None
+        return _local_info(text, path, chosen.algorithm)
+    named = uri.parse(text)
+    if isinstance(named, uri.TreeRef) and not named.path:
+        raise NotFound(f"{text[:120]} is a directory, not a file", hint="`kachery ls` lists it")
+    reference = files.resolved(named, where["fr"] or zone, remote_only=chosen.from_remote_only)
+    if not isinstance(reference, uri.FileRef):
+        raise InvalidURI(f"not the URI of a file by its content: {text[:80]!r}", hint="for example sha1://HASH/NAME")
     hashed = {reference.algorithm: reference.hash}
     if hash_only:
         return hashed
-    found = none_if_missing(lambda: files.locate(text, **whence(chosen, zone)))
-    if found is None:
-        return None
+    found = files.locate(reference, **where)
     if isinstance(found, Found):
         return {"path": found.path, "size": os.stat(found.path).st_size, **hashed}
     return {"url": found.url, "size": found.size, **hashed}
@@ -147,7 +152,3 @@ def _local_info(text: str, given: str, algorithm: str) -> dict[str, Any]:
         with open(fd, "rb", buffering=0) as stream:
             hash_, size = digest.of_stream(stream, (algorithm,))[algorithm], status.st_size
     return {"path": given, "size": size, algorithm: hash_}
-
-
-def _member(text: str, zone: str | None, options: Options) -> str:
-    raise NotFound(f"no file: {text[:80]}")

@@ -92,7 +92,7 @@ def load_file_info(uri: str) -> dict[str, Any] | None:
     Raises:
         NotAllowed: If the zone refuses.
     """
-    return none_if_missing(lambda: _zone_info(uri))
+    return none_if_missing(lambda: zone_info(uri))
 
 
 def cat_file(uri: str) -> None:
@@ -188,7 +188,14 @@ def sha1_of_dict(x: dict[str, Any]) -> str:
     return codecs.dict_sha1(x)
 
 
-def _zone_info(text: str) -> dict[str, Any]:
+def zone_info(text: str) -> dict[str, Any]:
+    """As `load_file_info`, with an error where there is no answer.
+
+    Raises:
+        InvalidURI, NotSupported: If the URI does not name a file that a zone could have.
+        NotFound: If the zone does not have it.
+        NotConfigured, NotAllowed, Unreachable: If it cannot be asked.
+    """
     reference = uri.parse_file(text)
     target = files.open_zone(reference.zone)
     found = target.find(reference.hash, reference.algorithm)

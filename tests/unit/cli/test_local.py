@@ -115,7 +115,7 @@ def test_the_standard_input_goes_to_a_plain_directory(
         (["store", "--local", "-", "-"], 2, "only once"),
         (["store", "--local", "--zone", "lab", "fine"], 2, "--local"),
         (["store", "--local", "fine", "fine", "--label", "x"], 2, "one label"),
-        (["store", "fine"], 9, "no gateway is configured"),
+        (["store", "--zone", "lab", "fine"], 9, "no gateway is configured"),
         (["link", "missing"], 3, "could not read missing"),
         (["link", "."], 2, "only files can be linked"),
         (["load", ""], 2, "the URI is empty"),
