@@ -202,7 +202,9 @@ def test_a_plain_directory_takes_the_place_of_the_zone(
     monkeypatch.setenv("KACHERY_STORE_FILE_DIR", str(tmp_path / "plain"))
     assert kachery.store_file(tmp_path / "test_content.txt") == f"sha1://{HASH}/test_content.txt"
     monkeypatch.setenv("KACHERY_STORE_FILE_PREFIX", "https://x.org/base")
-    assert kachery.store_file(tmp_path / "test_content.txt") == f"https://x.org/base/sha1/{HASH}?label=test_content.txt"
+    assert kachery.store_file(tmp_path / "test_content.txt") == f"https://x.org/base/sha1/{HASH}"
+    labelled = kachery.store_file(tmp_path / "test_content.txt", label="test_content.txt")
+    assert labelled == f"https://x.org/base/sha1/{HASH}?label=test_content.txt"
     assert kachery.store_text("test-content\n", label="") == f"https://x.org/base/sha1/{HASH}"
     assert (tmp_path / "plain" / "sha1" / HASH).read_bytes() == TEXT
     assert cloud.requests == []
