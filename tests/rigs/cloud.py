@@ -86,7 +86,8 @@ class Cloud(Liar):
             exchange.reply(400, b"Invalid request: " + exchange.request.body)
             return
         known = {hashlib.new(algorithm, content).hexdigest(): sha1 for sha1, content in self.files.items()}
-        sha1 = known.get(payload["hash"])
+        # what it says to have under a hash need not have it
+        sha1 = payload["hash"] if payload["hash"] in self.files else known.get(payload["hash"])
         if sha1 is None:
             exchange.json(200, {"type": "findFile", "found": False})
             return

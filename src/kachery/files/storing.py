@@ -68,7 +68,7 @@ class Stored:
         if uri_type not in (1, 2):
             raise InvalidInput(f"uri_type must be 1 or 2, not {uri_type!r}")
         if self.prefix is not None:
-            return uri.prefixed_uri(self.prefix, self.hash, label)
+            return uri.prefixed_uri(self.prefix, self.hash, label or None)
         if uri_type == 1:
             return uri.labelled_uri(self.hash, label, algorithm=self.algorithm)
         return uri.zone_uri(self.zone, self.hash, label, algorithm=self.algorithm)
