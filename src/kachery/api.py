@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO, Unpack, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from . import codecs, configuration, files
 from .calls import (
-    ABOUT_TARGETS,
     URIS,
     also_called,
     chosen_name,
@@ -85,11 +84,10 @@ def store_file(
     path = os.fsdecode(filename)
     name = chosen_name(label, basename)
     own_name = os.path.basename(path)
-    if path.startswith(URIS):
-        sources = cast("Options", {key: value for key, value in options.items() if key not in ABOUT_TARGETS})
-        own_name = name_in(path)
-        path = load_file(path, zone=zone, **sources)
     chosen = configuration.chosen(options)
+    if path.startswith(URIS):
+        own_name = name_in(path)
+        path = files.load_file(path, **whence(chosen, zone))
     backend = None if local or chosen.to is not None else configuration.storage_backend()
     if backend is not None:
         return str(backend.store_file(path, label=name))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import configuration, files, settings
 from .errors import InvalidInput
-from .uri import parse
+from .uri import TreeRef, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +21,6 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 
 #: What a URI begins with, as opposed to a path.
 URIS = ("sha1://", "sha256://", "md5://", "sha1dir://", "md5dir://", "kachery:", "gh://", "http://", "https://")
-
-#: The options that say where files go, and under which hash.
-ABOUT_TARGETS = ("to", "to_remote_only", "algorithm")
 
 
 def also_called(**spellings: str) -> Callable[[_F], _F]:
@@ -124,6 +121,8 @@ def chosen_name(label: str | None, basename: str | None) -> str | None:
 def name_in(uri: str) -> str:
     """The name for people in a URI, or `file`."""
     reference = parse(uri)
+    if isinstance(reference, TreeRef):
+        return reference.path[-1] if reference.path else "file"
     return getattr(reference, "label", None) or "file"
 
 

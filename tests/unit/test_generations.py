@@ -96,8 +96,21 @@ def test_paths_are_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert ka.store_file("a.txt") == f"sha1://{HASH}/a.txt"
     # a URI is loaded first
     assert ka.store_file(f"sha1://{HASH}/a.txt", algorithm="md5") == "md5://552e21cd4cd9918678e3c1a0df491bc3/a.txt"
-    with pytest.raises(NotFound):
-        ka.store_file(NOTHING)
+    monkeypatch.setenv("KACHERY_MISSING", "none")
+    for use in (
+        lambda: ka.store_file(NOTHING),
+        lambda: ka.get_file_hash("md5://" + "0" * 32),
+        lambda: ka.store_file_local(NOTHING, store_file_prefix="x"),
+    ):
+        with pytest.raises(NotFound):
+            use()
+    monkeypatch.setenv("KACHERY_MISSING", "error")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "b.txt").write_text("some text")
+    uri = ka.store_dir("d")
+    assert ka.store_file(f"{uri}/b.txt") == f"sha1://{HASH}/b.txt"
+    assert ka.store_dir(uri) == uri
+    assert ka.store_dir(uri, "e") == uri.removesuffix("d") + "e"
 
 
 def test_spellings_of_arguments(tmp_path: Path) -> None:

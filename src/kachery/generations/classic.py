@@ -133,7 +133,7 @@ def get_file_hash(path: str) -> str:
     text = located(path)
     if isinstance(text, str) and text.startswith("sha1://"):
         return uri.parse_file(text).hash
-    hash_, _ = Store().hash_file(api.load_file(text))
+    hash_, _ = Store().hash_file(files.load_file(text, **whence(configuration.chosen({}), None)))
     return hash_
 
 

@@ -8,7 +8,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .. import api, codecs, files, settings, uri
+from .. import api, codecs, configuration, files, settings, uri
+from ..calls import whence
 from ..errors import NotFound
 from ..outcomes import none_if_missing
 from ..store import Store, plain, sandbox
@@ -48,7 +49,7 @@ def store_file_local(
         return api.store_file(filename, label=label, local=True, uri_type=uri_type)
     path = os.fsdecode(filename)
     if path.startswith(("sha1://", "kachery:")):
-        path = api.load_file(path)
+        path = files.load_file(path, **whence(configuration.chosen({}), None))
     if store_file_dir is None:
         hash_ = files.store_file(path, local=True, label=label).hash
     else:
