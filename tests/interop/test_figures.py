@@ -47,10 +47,12 @@ class Figures:
     Attributes:
         printed: Addresses of figures, by example.
         files: URIs of files that threads stored.
+        view: What was found in a file that was stored on this machine and loaded again.
     """
 
     printed: dict[str, list[str]]
     files: list[str]
+    view: dict[str, Any]
 
     @property
     def data(self) -> list[str]:
@@ -92,7 +94,7 @@ def figures(python: Path, kachery: Path, directory: Path, **variables: str) -> F
     assert answer["module"].startswith(str(kachery))
     assert set(answer["printed"]) == set(EXAMPLES)
     assert all(answer["printed"].values())
-    return Figures(answer["printed"], answer["files"])
+    return Figures(answer["printed"], answer["files"], answer["view"])
 
 
 def theirs() -> Path:
@@ -116,6 +118,7 @@ def test_the_same_figures_in_a_plain_directory(python: Path, tmp_path: Path) -> 
     assert stored(tmp_path / "ours-files") == stored(tmp_path / "theirs-files")
     assert len(stored(tmp_path / "ours-files")) > 2 * len(EXAMPLES)
     assert len(set(made[0].files)) == 30
+    assert made[0].view["frames"] > 0
     assert all(re.fullmatch(r"\$dir/sha1/[0-9a-f]{40}\?label=\d+\.jpeg", uri) for uri in made[0].files)
 
 

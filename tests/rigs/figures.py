@@ -1,7 +1,8 @@
 """Runs examples that come with sortingview, in one process, with whichever `kachery` is first on the path.
 
-Usage: figures.py REPLY EXAMPLE…. Writes `{"printed": {example: addresses}, "files": URIs, "module": path}` to REPLY:
-the addresses that each example printed, and the URIs of files that ten threads stored with labels, as its views do.
+Usage: figures.py REPLY EXAMPLE…. Writes `{"printed": {example: addresses}, "files": URIs, "view": …, "module": …}`
+to REPLY: the addresses that each example printed, the URIs of files that ten threads stored with labels, as its views
+do, and what a view of a sorting holds.
 """
 
 import contextlib
@@ -34,6 +35,23 @@ def stored_by_threads(kachery):
             return list(pool.map(lambda path: kachery.store_file(path, label=os.path.basename(path)), paths))
 
 
+def looked_at():
+    """What sortingview finds in the HDF5 file that it stored on this machine and loaded again."""
+    import spikeinterface.extractors
+    from sortingview.SpikeSortingView import SpikeSortingView
+
+    recording, sorting = spikeinterface.extractors.toy_example(num_units=3, duration=4, num_segments=1, seed=0)
+    view = SpikeSortingView.create(
+        recording=recording,
+        sorting=sorting,
+        segment_duration_sec=2,
+        snippet_len=(20, 20),
+        max_num_snippets_per_segment=10,
+        channel_neighborhood_size=3,
+    )
+    return {"units": view.unit_ids.tolist(), "frames": view.num_frames, "segments": view.num_segments}
+
+
 def main():
     reply, *names = sys.argv[1:]
     directory = os.path.dirname(importlib.util.find_spec("examples.example_markdown").origin)
@@ -44,6 +62,7 @@ def main():
         "module": kachery.__file__,
         "printed": {name: printed(directory, name) for name in names},
         "files": stored_by_threads(kachery),
+        "view": looked_at(),
     }
     with open(reply, "w") as file:
         json.dump(answer, file)
