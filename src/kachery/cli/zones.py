@@ -25,6 +25,7 @@ from . import output
 if TYPE_CHECKING:
     from ..signing import ClientKeys
     from ..zone import Zone
+    from ..zone.keyed import KeyedZone
 
 INIT_EXAMPLES = """\b
 Examples:
@@ -117,7 +118,17 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] 
     url = settings.gateway_url_or_none()
     name = settings.zone()
     own = keys.load()
-    client, gateway = _ask(url, name, own, problems)
+    keyed = _keyed(problems)
+    client: dict[str, Any] | None = None
+    if keyed is not None:
+        url, gateway = keyed.gateway_url, _ask_with_key(keyed, problems)
+    else:
+        client, gateway = _ask(url, name, own, problems)
+    who = "no keys yet"
+    if keyed is not None:
+        who = "whoever has the key in KACHERY_API_KEY" if keyed.has_key else "nobody: KACHERY_API_KEY is not set"
+    elif own is not None:
+        who = f"{own.client_id}{_in_brackets(client and client.get('label'))}"
     if as_json:
         output.document(
             {
@@ -137,7 +148,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] 
                 ("store directory", f"{root}{_in_brackets(directory)}"),
                 ("gateway", f"{url or 'none'}{_in_brackets(gateway)}"),
                 ("zone", f"{name} ({_origin('KACHERY_ZONE', 'zone')})"),
-                ("client", f"{own.client_id}{_in_brackets(client and client.get('label'))}" if own else "no keys yet"),
+                ("client", who),
                 ("owner", _owner(client, known=gateway == "answers" and own is not None)),
             ]
         )
@@ -212,6 +223,40 @@ def _wait(target: Zone, page: str) -> dict[str, Any]:
         output.say(f"not registered yet: open the page within 15 minutes, or {again}")
         raise
     raise TimedOut("nobody confirmed the registration of this machine in time", hint=again)
+
+
+def _keyed(problems: list[KacheryError]) -> KeyedZone | None:
+    """The zone, when it is one that is asked with an API key."""
+    from .. import files
+    from ..zone.keyed import KeyedZone
+
+    if settings.base_url() is None and settings.api_key() is None:
+        return None
+    try:
+        target = files.open_zone()
+    except NotConfigured:
+        # said by what comes next
+        return None
+    except KacheryError as error:
+        problems.append(error)
+        return None
+    return target if isinstance(target, KeyedZone) else None
+
+
+def _ask_with_key(target: KeyedZone, problems: list[KacheryError]) -> str:
+    """How a gateway is that speaks kachery 2.x; adds to the problems."""
+    try:
+        target.find(_NOTHING)
+        target.require_keys()
+    except Unreachable as error:
+        problems.append(error)
+        return "does not answer"
+    except NotConfigured as error:
+        problems.append(error)
+    except KacheryError as error:
+        problems.append(error)
+        return "refuses"
+    return "answers"
 
 
 def _ask(

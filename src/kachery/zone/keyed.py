@@ -62,6 +62,11 @@ class KeyedZone(Zone):
         super().__init__(name, gateway_url)
         self._api_key = api_key
 
+    @property
+    def has_key(self) -> bool:
+        """Whether there is an API key."""
+        return self._api_key is not None
+
     def find(self, hash_: str, algorithm: str = "sha1") -> RemoteFile | None:
         """Look for a file; see `Zone.find`."""
         if algorithm != "sha1":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import kachery
 from kachery import files, http
+from kachery.cli import main
 from kachery.errors import (
     BadReply,
     InvalidInput,
@@ -228,6 +230,26 @@ def test_lies(second: Second) -> None:
     second.lies["initiateFileUpload"] = lambda exchange: exchange.json(200, {"type": "initiateFileUploadResponse"})
     with pytest.raises(BadReply, match="no address"):
         kachery.store_text("x")
+
+
+def test_status_tells_that_a_key_is_used(
+    second: Second, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # the command line speaks for the library from now on, and not in the next test
+    logger = logging.getLogger("kachery")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logger.level)
+    assert main.run(["status"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{second.url} (answers)" in shown
+    assert "KACHERY_API_KEY" in shown
+    assert KEY not in shown
+    monkeypatch.delenv("KACHERY_API_KEY")
+    assert main.run(["status"]) == NotConfigured.exit_code
+    assert "KACHERY_API_KEY environment variable is not set" in capsys.readouterr().err
+    second.lies["findFile"] = lambda exchange: exchange.hang_up()
+    assert main.run(["status", "--json"]) == Unreachable.exit_code
+    assert '"gateway_answers": false' in capsys.readouterr().out
 
 
 def test_what_a_key_cannot_do(second: Second) -> None:
