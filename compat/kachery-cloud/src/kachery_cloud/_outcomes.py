@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from kachery.errors import InvalidURI, NotConfigured, NotFound, NotIdentified, NotSupported, Unreachable
+from kachery.outcomes import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,6 @@ def none_if_missing(load: Callable[[], _T]) -> _T | None:
     """
     try:
         return load()
-    except (NotFound, Unreachable, NotConfigured, NotIdentified, NotSupported, InvalidURI) as error:
+    except MISSING as error:
         logger.warning("%s", error)
         return None
