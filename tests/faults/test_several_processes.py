@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rigs import postgresql
 from rigs.gateway import KACHERY, OPEN, START, Gateway
 from rigs.lab import SECRET, Lab
 from rigs.nats import Nats
@@ -29,14 +30,14 @@ LARGE = 1024**3
 class Cluster:
     """Some gateways on one data directory, and a proxy that gives each request to the next of them."""
 
-    def __init__(self, directory: Path, bus: str, count: int = 3) -> None:
+    def __init__(self, directory: Path, bus: str, count: int = 3, *, options: tuple[str, ...] = ()) -> None:
         self.front = Front(directory / "front")
         self.gateways = [
             Gateway(
                 directory / f"gateway-{number}",
                 data=directory / "data",
                 environment={"PROXY_SECRET": SECRET},
-                options=("--bus", bus, "--public-url", self.front.url, "--log-level", "debug"),
+                options=("--bus", bus, "--public-url", self.front.url, "--log-level", "debug", *options),
             )
             for number in range(count)
         ]
@@ -120,8 +121,15 @@ def nats(tmp_path: Path) -> Iterator[Nats]:
         yield server
 
 
-@pytest.fixture(params=["directory", "nats"])
+@pytest.fixture(params=["directory", "nats", "postgresql"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    if request.param == "postgresql":
+        # the database and the bus in one
+        with postgresql.running() as server:
+            address = server.new_database()
+            with Cluster(tmp_path, address, options=("--database", address)) as running:
+                yield running
+        return
     bus = str(tmp_path / "bus") if request.param == "directory" else request.getfixturevalue("nats").url
     with Cluster(tmp_path, bus) as running:
         yield running

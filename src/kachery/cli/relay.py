@@ -15,8 +15,8 @@ def relay(
     bus: Annotated[
         str | None,
         typer.Option(
-            help="How several relays find each other, which then act as one: a directory of this machine, or "
-            "nats://HOST:PORT.",
+            help="How several relays find each other, which then act as one: a directory of this machine, "
+            "nats://HOST:PORT or postgresql://HOST/NAME.",
             envvar="KACHERY_BUS",
             metavar="BUS",
         ),

@@ -56,8 +56,8 @@ def up(
     bus: Annotated[
         str | None,
         typer.Option(
-            help="How several gateways of one data directory find each other: a directory of this machine, or "
-            "nats://HOST:PORT.",
+            help="How several gateways of one data directory find each other: a directory of this machine, "
+            "nats://HOST:PORT or postgresql://HOST/NAME.",
             envvar="KACHERY_BUS",
             metavar="BUS",
         ),

@@ -40,7 +40,7 @@ def nothing() -> None:
     pass
 
 
-@pytest.fixture(params=["process", "directory", "nats"])
+@pytest.fixture(params=["process", "directory", "nats", "postgresql"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     log = make_log("error")
     if request.param == "process":
@@ -49,9 +49,13 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     elif request.param == "directory":
         path = tmp_path / "bus"
         yield Kind(lambda: make_bus(str(path), "space", log), lambda: shutil.rmtree(path), nothing)
-    else:
+    elif request.param == "nats":
         with Nats(tmp_path / "nats") as server:
             yield Kind(lambda: make_bus(server.url, "space", log), server.stop, server.start)
+    else:
+        postgres = request.getfixturevalue("postgres_server")
+        address = postgres.new_database()
+        yield Kind(lambda: make_bus(address, "space", log), postgres.stop, postgres.start)
 
 
 class Listener:
@@ -316,7 +320,7 @@ def test_what_is_no_bus(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises((NotAllowed, OSError)):
         make_bus(str(tmp_path / "file"), "space", log)
-    for address in ("redis://127.0.0.1", "nats://", "nats://127.0.0.1,http://x"):
+    for address in ("redis://127.0.0.1", "nats://", "nats://127.0.0.1,http://x", "postgresql://127.0.0.1"):
         with pytest.raises(InvalidInput):
             make_bus(address, "space", log)
     made = make_bus(str(tmp_path / "bus"), "space", log)

@@ -17,7 +17,8 @@ def make_bus(address: str, space: str, log: FilteringBoundLogger) -> Bus:
     """The bus at an address.
 
     Args:
-        address: `nats://HOST:PORT` or `tls://HOST:PORT`, several separated by commas; or a directory of this machine.
+        address: `nats://HOST:PORT` or `tls://HOST:PORT`, several separated by commas; `postgresql://HOST/NAME`; or a
+            directory of this machine.
         space: What tells this gateway's messages from those of others.
         log: Where the bus says that it is away.
 
@@ -35,4 +36,10 @@ def make_bus(address: str, space: str, log: FilteringBoundLogger) -> Bus:
         from .nats import NatsBus
 
         return NatsBus(address, space, log)
-    raise InvalidInput(f"not a bus: {scheme}://…", hint="nats://HOST:PORT, or a directory of this machine")
+    if scheme in ("postgresql", "postgres"):
+        from .postgresql import PostgresBus
+
+        return PostgresBus(address, space, log)
+    raise InvalidInput(
+        f"not a bus: {scheme}://…", hint="nats://HOST:PORT, postgresql://HOST/NAME, or a directory of this machine"
+    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,17 @@ class Bus(ABC):
         if self._away:
             self._away = False
             self._log.info("bus_back")
+
+
+def towards(host: str, port: int) -> str:
+    """The IP address from which this machine reaches a server; nothing is sent."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
 
 
 def _require_topic(topic: str) -> None:

@@ -8,13 +8,12 @@ another one is made.
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ...errors import InvalidInput, NotConfigured, Unreachable
-from .contract import LARGEST, Bus
+from .contract import LARGEST, Bus, towards
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -66,15 +65,7 @@ class NatsBus(Bus):
     def here(self) -> str:
         """The address from which this machine reaches the server."""
         parts = urlsplit(self._servers[0])
-        host, port = parts.hostname or "", parts.port or 4222
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-            with socket.socket(family, kind, protocol) as probe:
-                # sends nothing; the system chooses the route
-                probe.connect(address)
-                return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
+        return towards(parts.hostname or "", parts.port or 4222)
 
     async def open(self) -> None:
         """Come onto the bus; where the server is away, go on trying in the background."""
