@@ -121,7 +121,7 @@ def nats(tmp_path: Path) -> Iterator[Nats]:
         yield server
 
 
-@pytest.fixture(params=["directory", "nats", "postgresql"])
+@pytest.fixture(params=["directory", "nats", pytest.param("postgresql", marks=pytest.mark.slow)])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     if request.param == "postgresql":
         # the database and the bus in one
