@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,37 @@ def test_the_vectors_of_classic_kachery(tmp_path: Path) -> None:
     assert ka.store_npy(array) == "sha1://1706e82fcef177e5f19dd33d0573a59579f370de/file.npy"
     (tmp_path / "zeros").write_bytes(bytes(4_000_000))
     assert ka.store_file(str(tmp_path / "zeros")) == "sha1://cfe78845826845c0f76837eafdd964b8dc2ab337/zeros"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("store_file", ["path", "basename", "git_annex_mode"]),
+        ("store_text", ["text", "basename"]),
+        ("store_object", ["object", "basename", "indent"]),
+        ("store_npy", ["array", "basename"]),
+        ("store_dir", ["dirpath", "label", "git_annex_mode"]),
+        ("load_file", ["path", "dest"]),
+        ("load_text", ["path"]),
+        ("load_object", ["path"]),
+        ("load_npy", ["path"]),
+        ("load_bytes", ["path", "start", "end", "write_to_stdout"]),
+        ("load_dir", ["path", "dest"]),
+        ("read_dir", ["path"]),
+        ("get_file_info", ["path", "hash_only"]),
+        ("get_file_hash", ["path"]),
+        ("get_object_hash", ["obj"]),
+        ("open_file", ["path", "block_size"]),
+    ],
+)
+def test_arguments_of_classic_kachery_in_their_order(name: str, arguments: list[str]) -> None:
+    signature = inspect.signature(getattr(ka, name))
+    first = [item.name for item in signature.parameters.values() if item.kind is item.POSITIONAL_OR_KEYWORD]
+    # what several generations have is called as in the later ones, and may be called as in this one as well
+    first[0] = {"filename": "path", "uri": "path"}.get(first[0], first[0])
+    assert first[: len(arguments)] == arguments
+    if name not in ("get_file_hash", "get_object_hash"):
+        assert [item for item in signature.parameters.values() if item.kind is item.VAR_KEYWORD]
 
 
 def test_objects_come_back_in_their_order() -> None:

@@ -59,9 +59,9 @@ def store_file_local(
     return uri.named_uri(hash_, os.path.basename(path) if label is None else label)
 
 
-def store_text_local(value: str, label: str | None = None) -> str:
+def store_text_local(text: str, label: str | None = None) -> str:
     """Store a text on this machine; result and errors as for `store_text`."""
-    return api.store_text(value, label=label, local=True)
+    return api.store_text(text, label=label, local=True)
 
 
 def store_json_local(
@@ -71,9 +71,9 @@ def store_json_local(
     return api.store_json(x, separators=separators, indent=indent, label=label, local=True)
 
 
-def store_npy_local(value: np.ndarray, label: str | None = None) -> str:
+def store_npy_local(array: np.ndarray, label: str | None = None) -> str:
     """Store an array on this machine; result and errors as for `store_npy`."""
-    return api.store_npy(value, label=label, local=True)
+    return api.store_npy(array, label=label, local=True)
 
 
 def store_pkl_local(value: Any, label: str | None = None) -> str:
