@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,6 +182,32 @@ def test_wrong_bytes_are_thrown_away(server: ClassicServer, members: Channel, da
     with pytest.raises(WrongContent):
         files.load_file(f"sha1://{hash_}", fr=members)
     assert Store().find(hash_) is None
+
+
+def test_a_download_that_breaks_off_continues(server: ClassicServer, members: Channel) -> None:
+    hash_ = server.add(LARGE)
+
+    def break_off(exchange: Exchange) -> None:
+        del server.lies["get"]
+        exchange.head(200, {"Content-Length": str(len(LARGE))})
+        exchange.send(LARGE[: 2 * 1024 * 1024])
+        exchange.hang_up()
+
+    server.lies["get"] = break_off
+    assert files.load_bytes(f"sha1://{hash_}", fr=members) == LARGE
+    again = [request.range for request in server.requests if "/get/" in request.target][1:]
+    assert again[0] is not None
+    assert again[0][0] > 1024 * 1024
+
+
+def test_many_at_once(server: ClassicServer, members: Channel, tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(LARGE)
+    with ThreadPoolExecutor(8) as pool:
+        stored = list(pool.map(lambda _: files.store_file(tmp_path / "a.dat", to=members), range(16)))
+        loaded = list(pool.map(lambda one: files.load_file(one.uri("a"), fr=members), stored))
+    assert len(set(stored)) == 1
+    assert set(loaded) == {Store().layout.blob(stored[0].hash)}
+    assert list(server.files.values()) == [LARGE]
 
 
 def test_lies(server: ClassicServer, members: Channel) -> None:

@@ -88,8 +88,11 @@ class KeyedZone(Zone):
         return RemoteFile(hash_, size, url, {key: value for key, value in reply.items() if key != "url"})
 
     def request_file(self, hash_: str) -> RemoteFile | Absent:
-        """Nobody brings files on demand by this protocol."""
-        return Absent()
+        """Ask a gateway of ours for what its resources bring to anybody; by this protocol nobody brings anything."""
+        try:
+            return super().request_file(hash_)
+        except NotAllowed as error:
+            return Absent((error.message,))
 
     def upload(self, fd: int, hash_: str, size: int, progress: Progress) -> bool:
         """Send a file, unless the zone has it; see `Zone.upload`."""

@@ -252,6 +252,28 @@ def test_status_tells_that_a_key_is_used(
     assert '"gateway_answers": false' in capsys.readouterr().out
 
 
+def test_what_a_gateway_of_ours_brings_on_demand(second: Second) -> None:
+    data = b"brought by a resource"
+    hash_ = hashlib.sha1(data).hexdigest()
+    with pytest.raises(NotFound, match="does not have it"):
+        kachery.load_bytes(f"sha1://{hash_}")
+
+    def bring(exchange: Exchange) -> None:
+        assert exchange.request.json["payload"]["hash"] == hash_
+        second.files[hash_] = data
+        reply = {"found": True, "size": len(data), "url": f"{second.url}/{hash_}", "resource": "lab"}
+        exchange.json(200, reply)
+
+    second.lies["requests"] = bring
+    assert kachery.load_bytes(f"sha1://{hash_}") == data
+    other = "sha1://" + "0" * 40
+    second.lies["requests"] = lambda exchange: exchange.json(
+        403, {"error": {"code": "not_allowed", "message": "members only"}}
+    )
+    with pytest.raises(NotFound, match="members only"):
+        kachery.load_bytes(other)
+
+
 def test_what_a_key_cannot_do(second: Second) -> None:
     zone = files.open_zone()
     for use in (lambda: zone.delete(HASH), lambda: zone.record_alias(HASH, "md5")):
