@@ -25,6 +25,7 @@ and what no file can be called, `require_safe` what a manifest must not hold to 
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import re
@@ -294,12 +295,28 @@ def _too_deep(what: str) -> TooLarge:
 
 # --- one member, without building the rest
 
-# what every writer of such manifests wrote: the run of a directory's files, up to its directories
-_NAME = rb'"(?:[ !#-\[\]-~]|\\.)*+"'
+# what every writer of such manifests wrote: printable ASCII, and escapes for the rest
+_NAME = rb'"[ !#-\[\]-~]*+(?:\\.[ !#-\[\]-~]*+)*+"'
 _ENTRY = _NAME + rb': \{"size": (?:0|[1-9][0-9]{0,17}), "(?:sha1": "[0-9a-f]{40}|md5": "[0-9a-f]{32})"\}'
-_FILES = re.compile(rb'\{"files": \{(?:' + _ENTRY + rb"(?:, " + _ENTRY + rb')*+)?\}, "dirs": \{')
-_ONE_FILE = re.compile(_ENTRY)
-_ONE_DIR = re.compile(rb"(" + _NAME + rb"): ")
+
+
+@dataclass(frozen=True)
+class _Spelling:
+    """The usual spelling of a manifest; compiled when the first member is looked for."""
+
+    #: From the beginning of a directory through all of its files up to its directories.
+    files: re.Pattern[bytes]
+    one_file: re.Pattern[bytes]
+    one_dir: re.Pattern[bytes]
+
+
+@functools.cache
+def _spelling() -> _Spelling:
+    return _Spelling(
+        re.compile(rb'\{"files": \{(?:' + _ENTRY + rb"(?:, " + _ENTRY + rb')*+)?\}, "dirs": \{'),
+        re.compile(_ENTRY),
+        re.compile(rb"(" + _NAME + rb"): "),
+    )
 
 
 def find(data: bytes, path: tuple[str, ...], what: str = "this") -> Member | Tree:
@@ -320,6 +337,7 @@ def find(data: bytes, path: tuple[str, ...], what: str = "this") -> Member | Tre
 
 def _scan(data: bytes, path: tuple[str, ...]) -> Member | None:
     """The file at a path; `None` unless it is there once and everything is spelled in the usual way."""
+    spelling = _spelling()
     wanted = [json.dumps(name).encode() for name in path]
     found: Member | None = None
     position, depth = 0, 0
@@ -327,7 +345,7 @@ def _scan(data: bytes, path: tuple[str, ...]) -> Member | None:
     agreed = [0]
     seen = set()
     while True:
-        run = _FILES.match(data, position)
+        run = spelling.files.match(data, position)
         if run is None or depth > DEEPEST:
             return None
         if agreed[-1] == depth == len(path) - 1:
@@ -344,7 +362,7 @@ def _scan(data: bytes, path: tuple[str, ...]) -> Member | None:
             if data.startswith(b", ", position):
                 position += 2
                 break
-        name = _ONE_DIR.match(data, position)
+        name = spelling.one_dir.match(data, position)
         if name is None:
             return None
         position = name.end()
@@ -367,7 +385,7 @@ def _in_run(data: bytes, name: bytes, start: int, end: int) -> Member | None:
         place = data.find(needle, place + 1, end)
     if len(places) != 1:
         return None
-    whole = _ONE_FILE.match(data, places[0])
+    whole = _spelling().one_file.match(data, places[0])
     if whole is None:
         return None
     entry = json.loads(b"{" + whole.group() + b"}")
