@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import on_demand
+import snapshots
 from measure import ContenderFailed, Sample, peak_memory, run
 from nginx import CONFIGURATIONS
 from report import Contender, Goal, Line
@@ -378,6 +379,9 @@ LINES = {
     "on-demand-small": on_demand.on_demand_small,
     "on-demand-range": on_demand.on_demand_range,
     "on-demand-hundred": on_demand.on_demand_hundred,
+    "snapshot-small": snapshots.small_files,
+    "snapshot-large": snapshots.large_files,
+    "snapshot-entries": snapshots.many_entries,
     "memory": memory,
     "start": start,
 }

@@ -61,7 +61,9 @@ def touch_memory() -> None:
         memory[0] = 1
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], *, reports: bool = False) -> Sample:
+def run(
+    command: Sequence[str], environment: Mapping[str, str], *, reports: bool = False, cwd: Path | None = None
+) -> Sample:
     """Run a program and measure it.
 
     Args:
@@ -69,6 +71,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, reports: bool
             with `wall` in seconds and `peak` in bytes.
         environment: The program's whole environment.
         reports: Whether the program times its operation itself.
+        cwd: The directory that it works in.
 
     Raises:
         ContenderFailed: If it ended with an error or took far too long.
@@ -83,6 +86,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, reports: bool
         process = subprocess.Popen(
             [*command, str(report)] if reports else list(command),
             env=dict(environment),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -133,6 +133,13 @@ def load_whole(tiny, uri):
     return lambda: kachery.load_file(uri)
 
 
+def list_directory(uri):
+    """Read what a stored directory holds."""
+    import kachery
+
+    return lambda: kachery.read_dir(uri, local_only=True)
+
+
 def peak():
     """The highest resident memory of this process, in bytes."""
     with open("/proc/self/status") as status:
@@ -144,7 +151,16 @@ def peak():
 
 OPERATIONS = {
     function.__name__: function
-    for function in (store_local, store_and_load_local, file_system_alone, upload, download, read_range, load_whole)
+    for function in (
+        store_local,
+        store_and_load_local,
+        file_system_alone,
+        upload,
+        download,
+        read_range,
+        load_whole,
+        list_directory,
+    )
 }
 
 

@@ -53,6 +53,8 @@ for version in 2.0.1 2.0.2 2.0.3; do
 done
 # what opens kachery:// through fsspec; the tests put ours beside it
 export_release fsspec requirements/fsspec.in
+# what takes snapshots of directories in other ways, for the benchmarks
+export_release snapshots requirements/snapshots.in
 # DataJoint; likewise
 export_release datajoint requirements/datajoint.in
 # Spyglass without the kachery clients, and those clients alone: the tests put theirs or ours beside it

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
-import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,42 +13,22 @@ import kachery
 from kachery import http
 from kachery.errors import NotAllowed, StorageFull
 from kachery.store import Store, keys
-from rigs import everybody
+from rigs import disk, everybody
+from rigs.disk import READ_ONLY, REMOUNT, SIZE, fill, mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-SIZE = 8 * 1024 * 1024
 KEPT = b"kept\n" * 1000
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_READ_ONLY, _REMOUNT, _DETACH = 1, 32, 2
-
-
-def mount(place: Path, flags: int, options: str) -> None:
-    if _libc.mount(b"tmpfs", bytes(place), b"tmpfs", flags, options.encode()):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @pytest.fixture
 def small_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file system of its own with room for 8 MiB, which holds the store directory."""
-    place = Path(tempfile.mkdtemp(prefix="kachery-disk-"))
-    place.chmod(0o755)
-    mount(place, 0, f"size={SIZE}")
-    monkeypatch.setenv("KACHERY_CLOUD_DIR", str(place / "store"))
-    try:
+    with disk.small() as place:
+        monkeypatch.setenv("KACHERY_CLOUD_DIR", str(place / "store"))
         yield place
-    finally:
-        _libc.umount2(bytes(place), _DETACH)
-        place.rmdir()
-
-
-def fill(place: Path, leave: int = 0) -> Path:
-    ballast = place / "ballast"
-    free = shutil.disk_usage(place).free
-    ballast.write_bytes(b"\0" * max(0, free - leave))
-    return ballast
 
 
 def everything(directory: Path) -> set[Path]:
@@ -130,7 +106,7 @@ def test_a_read_only_disk_still_serves(small_disk: Path, tmp_path: Path) -> None
     (tmp_path / "linked").write_bytes(b"linked")
     uris.append(kachery.link_file(tmp_path / "linked"))
     os.utime(tmp_path / "linked", (1, 1))
-    mount(small_disk, _REMOUNT | _READ_ONLY, f"size={SIZE}")
+    mount(small_disk, REMOUNT | READ_ONLY, f"size={SIZE}")
 
     contents = []
     for uri in uris:
@@ -155,7 +131,7 @@ def test_a_damaged_blob_on_a_read_only_disk_is_not_handed_out(small_disk: Path) 
     hash_ = Store().add_bytes(b"right")
     with open(Store().layout.blob(hash_), "wb") as file:
         file.write(b"wrong")
-    mount(small_disk, _REMOUNT | _READ_ONLY, f"size={SIZE}")
+    mount(small_disk, REMOUNT | READ_ONLY, f"size={SIZE}")
 
     reasons: list[str] = []
     assert Store().find(hash_, reasons=reasons) is None

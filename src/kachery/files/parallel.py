@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _T = TypeVar("_T")
+
+_END = object()
 
 
 def each(items: Iterable[_T], work: Callable[[_T], object], workers: int) -> None:
@@ -27,23 +29,26 @@ def each(items: Iterable[_T], work: Callable[[_T], object], workers: int) -> Non
     failures: list[BaseException] = []
 
     def run() -> None:
-        while not failures:
-            try:
+        try:
+            while not failures:
                 with taking:
-                    item = next(todo)
-                work(item)
-            except StopIteration:
-                return
-            except BaseException as error:
-                failures.append(error)
+                    item = next(todo, _END)
+                if item is _END:
+                    return
+                work(cast("_T", item))
+        except BaseException as error:
+            failures.append(error)
 
     threads = [threading.Thread(target=run, name="kachery-files", daemon=True) for _ in range(workers - 1)]
     for thread in threads:
         thread.start()
-    try:
-        run()
-    finally:
-        for thread in threads:
-            thread.join()
+    run()
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join()
+            except KeyboardInterrupt as error:
+                # whoever cleans up must not do so under the hands of the others
+                failures.append(error)
     if failures:
         raise failures[0]
