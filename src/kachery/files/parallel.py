@@ -40,15 +40,19 @@ def each(items: Iterable[_T], work: Callable[[_T], object], workers: int) -> Non
             failures.append(error)
 
     threads = [threading.Thread(target=run, name="kachery-files", daemon=True) for _ in range(workers - 1)]
-    for thread in threads:
-        thread.start()
-    run()
-    for thread in threads:
-        while thread.is_alive():
-            try:
-                thread.join()
-            except KeyboardInterrupt as error:
-                # whoever cleans up must not do so under the hands of the others
-                failures.append(error)
+    try:
+        for thread in threads:
+            thread.start()
+        run()
+    except BaseException as error:
+        failures.append(error)
+    # whoever cleans up must not do so under the hands of the others, however often somebody presses Ctrl-C
+    while any(thread.is_alive() for thread in threads):
+        try:
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
+        except KeyboardInterrupt as error:
+            failures.append(error)
     if failures:
         raise failures[0]
