@@ -11,8 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, WrongContent
-from .streams import StreamWriter
+from ..errors import Conflict
+from .streams import receive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,19 +155,7 @@ async def receive_range(
 
     assembly.claim(start, end)
     try:
-        writer = StreamWriter(assembly.staging, start, written)
-        try:
-            received = 0
-            while chunk := await body.chunk():
-                received += len(chunk)
-                if received > end - start:
-                    raise WrongContent(f"the part has more than {end - start} bytes")
-                await writer.feed(chunk)
-            if received < end - start:
-                raise WrongContent(f"the part has {received} bytes, not {end - start}")
-            await writer.finish()
-        finally:
-            await writer.stop()
+        await receive(body, assembly.staging, start, end - start, written, "part")
     finally:
         assembly.release(start)
 

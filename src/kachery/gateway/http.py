@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from .direct import Direct
+
 Headers = list[tuple[bytes, bytes]]
 
 #: Requests in JSON are small; nothing larger is read, in bytes.
 LARGEST_JSON = 64 * 1024
+
+#: The extension of ASGI through which a thread gets to the socket; see `exchange`.
+DIRECT = "kachery.direct"
 
 #: Seconds to wait for a peer that sends nothing, or takes nothing.
 PATIENCE = 60.0
@@ -44,11 +49,33 @@ def host_of(scope: Scope) -> str:
 
 
 class RequestBody:
-    """A request's body, in the pieces in which it comes."""
+    """A request's body, in the pieces in which it comes, or past the event loop.
 
-    def __init__(self, receive: Receive) -> None:
+    Args:
+        receive: Gives the pieces.
+        scope: Of the request.
+    """
+
+    def __init__(self, receive: Receive, scope: Scope | None = None) -> None:
         self._receive = receive
+        self._exchange = None if scope is None else (scope.get("extensions") or {}).get(DIRECT)
         self.ended = False
+
+    def direct(self, count: int) -> Direct | None:
+        """The socket for a thread that reads the whole body, when there is one, and the body has so many bytes.
+
+        `give_back` must follow.
+        """
+        if self._exchange is None or self.ended or self._exchange.coming_in_all != count:
+            return None
+        direct: Direct | None = self._exchange.direct_body()
+        return direct
+
+    def give_back(self) -> None:
+        """End `direct`; what was not read comes in pieces."""
+        assert self._exchange is not None
+        self._exchange.give_back()
+        self.ended = self._exchange.is_over
 
     async def chunk(self) -> bytes:
         """The next piece; empty at the end.
@@ -58,11 +85,15 @@ class RequestBody:
             Unreachable: If the sender went away.
         """
         while not self.ended:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    message = await self._receive()
-            except TimeoutError:
-                raise TimedOut(f"the sender sent nothing for {PATIENCE:.0f} s") from None
+            if self._exchange is not None and self._exchange.is_ready:
+                # most requests come whole; a clock for something that is there would cost more than the rest
+                message = await self._receive()
+            else:
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        message = await self._receive()
+                except TimeoutError:
+                    raise TimedOut(f"the sender sent nothing for {PATIENCE:.0f} s") from None
             if message["type"] == "http.disconnect":
                 self.ended = True
                 raise Unreachable("the sender went away in the middle")
@@ -84,14 +115,14 @@ class RequestBody:
         return self.ended
 
 
-async def read_json(receive: Receive) -> Any:
+async def read_json(receive: Receive, scope: Scope | None = None) -> Any:
     """A JSON body, parsed.
 
     Raises:
         InvalidInput: If it is not JSON; numbers that JSON does not have are refused.
         TooLarge: If it is larger than any request is.
     """
-    body = RequestBody(receive)
+    body = RequestBody(receive, scope)
     content = await body.chunk()
     while not body.ended:
         content += await body.chunk()

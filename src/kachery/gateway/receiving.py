@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 from ..errors import Collision, Conflict, NotFound, WrongContent
 from .assembly import Assembly, merge, missing, receive_range
 from .services import files, zones
-from .streams import StreamWriter
+from .streams import receive
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -117,17 +117,7 @@ class Receiver:
     async def _receive_large(self, upload: Upload, name: str, body: Body) -> Digests:
         staging = await asyncio.to_thread(self._bucket.stage, name)
         try:
-            writer = StreamWriter(staging, 0, staging.advance)
-            try:
-                received = 0
-                while chunk := await body.chunk():
-                    received += len(chunk)
-                    if received > upload.size:
-                        raise WrongContent(f"the content has more than the {upload.size} bytes that were announced")
-                    await writer.feed(chunk)
-                await writer.finish()
-            finally:
-                await writer.stop()
+            await receive(body, staging, 0, upload.size, staging.advance, "content")
             # the disk works while the digests catch up
             syncing = asyncio.create_task(asyncio.to_thread(staging.sync))
             try:

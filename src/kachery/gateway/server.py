@@ -17,6 +17,7 @@ import uvicorn
 from ..errors import Conflict, InvalidInput, KacheryError, from_os_error
 from .app import Application
 from .config import record_address
+from .connection import Connection
 from .logs import ForwardToLog
 from .sockets import LARGEST_MESSAGE
 
@@ -44,7 +45,7 @@ _GRACE = 5
 
 #: How the HTTP server is set up, whatever it serves.
 SERVER_OPTIONS: dict[str, Any] = {
-    "http": "httptools",
+    "http": Connection,
     "loop": "uvloop",
     "ws": "websockets-sansio",
     "ws_max_size": LARGEST_MESSAGE,

@@ -34,7 +34,7 @@ class Staging(ABC):
     name: str
 
     @abstractmethod
-    def write(self, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         """Write some buffers one after the other, beginning at an offset.
 
         Raises:
@@ -91,6 +91,12 @@ class Reader(ABC):
             for one in digests.values():
                 one.update(piece)
         return {algorithm: one.hexdigest() for algorithm, one in digests.items()}
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Put some bytes into a buffer; says how many, 0 at the end."""
+        data = self.read(offset, len(view))
+        view[: len(data)] = data
+        return len(data)
 
     @abstractmethod
     def close(self) -> None:

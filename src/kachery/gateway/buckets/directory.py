@@ -193,7 +193,7 @@ class _StagingFile(Staging):
         self._syncing = threading.Lock()
         self._unsynced = 0
 
-    def write(self, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         """Write some buffers one after the other, beginning at an offset."""
         try:
             _write_all(self._fd, list(buffers), offset)
@@ -290,6 +290,10 @@ class _FileReader(Reader):
         """Up to `count` bytes; empty at the end."""
         return os.pread(self._fd, count, offset)
 
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Put some bytes into a buffer; says how many, 0 at the end."""
+        return os.preadv(self._fd, [view], offset)
+
     def close(self) -> None:
         """Let go of the file."""
         if self._fd >= 0:
@@ -297,7 +301,7 @@ class _FileReader(Reader):
             self._fd = -1
 
 
-def _write_all(fd: int, buffers: list[bytes], offset: int) -> None:
+def _write_all(fd: int, buffers: list[bytes | memoryview], offset: int) -> None:
     while buffers:
         batch = buffers[:_MOST_BUFFERS]
         count = os.pwritev(fd, batch, offset)

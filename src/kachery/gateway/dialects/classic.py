@@ -90,7 +90,7 @@ class ClassicDialect:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; `path` is what follows the server's address."""
-        body = RequestBody(receive)
+        body = RequestBody(receive, scope)
         method, path = scope["method"], scope["path"].removeprefix(PREFIX)
         try:
             if method == "OPTIONS":
@@ -209,7 +209,7 @@ class ClassicDialect:
                     transfer.charge(int(reading), 0)
                     await send({"type": "http.response.body", "body": b""})
                     return
-                sent, problem = await send_range(receive, send, reader, start, end)
+                sent, problem = await send_range(scope, receive, send, reader, start, end)
             finally:
                 reader.close()
             transfer.charge(1, sent)

@@ -125,7 +125,7 @@ class CloudDialect:
             return
         kind = "?"
         try:
-            request = await read_json(receive)
+            request = await read_json(receive, scope)
             if not is_request(request):
                 raise InvalidInput(f"Invalid request: {json.dumps(request)[:10_000]}")
             payload = request["payload"]
@@ -361,7 +361,7 @@ def require_download(
     found = zones.find_with_file(connection, zone_name, sha1)
     caller = identity.caller(connection, zone_name, client_id)
     zone, size = found or (None, None)
-    if zone is None or not zones.rights_of(connection, zone, caller.user).download:
+    if zone is None or not (zone.public_download or zones.rights_of(connection, zone, caller.user).download):
         raise _denied(caller, zone_name, "download from")
     return zone, caller, size
 

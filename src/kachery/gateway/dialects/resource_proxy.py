@@ -112,7 +112,7 @@ class ResourceProxy:
         if scope["method"] != "POST" or name is None:
             await _send_page(send, 404, f"Cannot {scope['method']} {scope['path'][:200]}")
             return
-        body = RequestBody(receive)
+        body = RequestBody(receive, scope)
         is_json = (header(scope, b"content-type") or b"").split(b";")[0].strip().lower() == b"application/json"
         try:
             content = b""

@@ -19,26 +19,37 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import InvalidInput, KacheryError, NotFound, SourceChanged, Unreachable
 from ..forwarding import NOT_HERE, came_from
-from ..http import PATIENCE, RequestBody, header, send_bytes, send_json, send_text
+from ..http import DIRECT, PATIENCE, RequestBody, header, send_bytes, send_json, send_text
 from ..receiving import now
 from ..relay.on_demand import Brought, NotOffered
 from ..services import files, zones
+from ..streams import in_thread
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from ..buckets.contract import Reader
+    from ..direct import Direct
+    from ..exchange import Exchange
     from ..relay.delivery import Delivery
     from ..runtime import Gateway
     from ..tokens import DownloadToken, UploadToken
 
-# Larger pieces fall out of the cache between the copy and the socket; `benchmarks/`
+# What the event loop sends of a file at once
 _PIECE = 256 * 1024
+
+# What a thread sends at once: fewer turns, and larger pieces bring nothing more; `experiments/moving_bodies.py`
+_DIRECT_PIECE = 1024 * 1024
+
+# Downloads that have a thread each, with a buffer of that size; the others go through the event loop
+_MOST_DIRECT = 16
+_places = threading.BoundedSemaphore(_MOST_DIRECT)
 
 CORS = [
     (b"access-control-allow-origin", b"*"),
@@ -70,7 +81,7 @@ class Transfers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = RequestBody(receive)
+        body = RequestBody(receive, scope)
         method = scope["method"]
         try:
             if method == "OPTIONS":
@@ -303,7 +314,7 @@ class Transfers:
             await send({"type": "http.response.body", "body": b""})
             return
         if delivery is None:
-            sent, problem = await send_range(receive, send, reader, start, end)
+            sent, problem = await send_range(scope, receive, send, reader, start, end)
         else:
             sent, problem = await _send_as_it_comes(receive, send, reader, delivery, start, end)
         if problem:
@@ -323,16 +334,52 @@ def _require_size(found: _Found, token: DownloadToken) -> _Found:
     return found
 
 
-async def send_range(receive: Receive, send: Send, reader: Reader, start: int, end: int) -> tuple[int, str | None]:
+async def send_range(
+    scope: Scope, receive: Receive, send: Send, reader: Reader, start: int, end: int
+) -> tuple[int, str | None]:
     """Send bytes `start` to `end` of a file; says how many were taken, and what came in between."""
     if end - start <= _PIECE:
         return await _send_pieces(send, reader, start, end, None)
+    exchange: Exchange | None = (scope.get("extensions") or {}).get(DIRECT)
+    if exchange is not None and _places.acquire(blocking=False):
+        try:
+            direct = exchange.direct_answer(end - start)
+            if direct is not None:
+                return await _send_directly(exchange, direct, send, reader, start, end)
+        finally:
+            _places.release()
     # the server takes pieces for a reader who is gone without a word, and the disk would read them for nobody
     gone = asyncio.create_task(_wait_until_gone(receive))
     try:
         return await _send_pieces(send, reader, start, end, gone)
     finally:
         gone.cancel()
+
+
+async def _send_directly(
+    exchange: Exchange, direct: Direct, send: Send, reader: Reader, start: int, end: int
+) -> tuple[int, str | None]:
+    """As `send_range`, in a thread."""
+    position = start
+
+    def work() -> None:
+        nonlocal position
+        view = memoryview(bytearray(min(_DIRECT_PIECE, end - start)))
+        while position < end:
+            count = reader.readinto(position, view[: end - position])
+            if not count:
+                raise SourceChanged("the file became shorter while it was sent")
+            direct.write(view[:count], PATIENCE)
+            position += count
+
+    try:
+        await in_thread(work, direct.abort)
+    except KacheryError as error:
+        return position - start, error.message
+    finally:
+        exchange.sent(position - start)
+    await send({"type": "http.response.body", "body": b""})
+    return position - start, None
 
 
 async def _send_as_it_comes(
