@@ -280,7 +280,10 @@ def serve(bench: Bench) -> Line:
 def small_download(bench: Bench) -> Line:
     """Find and download many small files in one process."""
     client = bench.client(bench.ours)
-    uris = [client.call("store_file", str(bench.random_file("to upload", 4096))) for _ in range(bench.transfers)]
+    paths = [str(bench.random_file(f"small to upload/{number}", 4096)) for number in range(bench.transfers)]
+    # one process for all of them
+    store_all = "import sys, kachery\nfor path in sys.argv[1:]: print(kachery.store_file(path))"
+    uris = client.output("python", "-c", store_all, *paths).split()
     shutil.rmtree(client.directory)
     return Line(
         "small-download",
