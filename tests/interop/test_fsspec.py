@@ -155,3 +155,16 @@ def test_a_recording_of_2_gib_by_its_other_spellings(
     for spelling in ("sha1://{}", "kachery://kachery:lab:sha1:{}:a.nwb"):
         _, moved = readers.read("nwb", spelling.format(hash_of("nwb")), store)
         assert moved < 0.01 * 2 * 1024**3
+
+
+@pytest.mark.parametrize("zone", ["", f"{OPEN}/"])
+def test_a_zarr_directory(readers: Readers, uploader: Client, store: Path, zone: str) -> None:
+    if "zarr" not in readers.stored:
+        readers.run("make", "zarr", str(readers.directory / "session7.zarr"))
+        readers.stored["zarr"] = uploader.output("kachery", "store", str(readers.directory / "session7.zarr"))
+    uri = readers.stored["zarr"]
+    assert uri.endswith(".session7.zarr")
+    found, moved = readers.read("zarr", uri.replace("sha1dir://", f"kachery://{zone}sha1dir/"), store)
+    assert found["rat"] == "a"
+    assert "read-only" in found["writing"]
+    assert 0 < moved < 19_200_000

@@ -696,3 +696,18 @@ def test_warnings_are_logged_by_the_library(nest: Path, caplog: pytest.LogCaptur
     kachery.store_dir(nest, local=True)
     assert caplog.records[0].levelno == logging.WARNING
     assert caplog.records[0].name == "kachery.files.walking"
+
+
+def test_the_zone_of_the_uri_is_asked(cloud: Cloud, nest: Path, elsewhere: Callable[[], None], tmp_path: Path) -> None:
+    uri = kachery.store_dir(nest).replace("sha1dir://", "kachery://lab.public/sha1dir/")
+    for ask in (
+        lambda: kachery.read_dir(uri),
+        lambda: kachery.load_file(f"{uri}/sub/b.txt"),
+        lambda: kachery.load_dir(uri, tmp_path / "copy"),
+        lambda: kachery.info(f"{uri}/a.txt"),
+    ):
+        elsewhere()
+        cloud.requests.clear()
+        assert ask() is not False
+        zones = {request.json["payload"]["zone"] for request in cloud.requests if request.method == "POST"}
+        assert zones == {"lab.public"}

@@ -133,7 +133,7 @@ def manifest_bytes(
         NotFound, …: As for `load_file`.
         TooLarge: If it is too large for a manifest.
     """
-    manifest = uri.FileRef(reference.algorithm, reference.hash)
+    manifest = uri.FileRef(reference.algorithm, reference.hash, zone=reference.zone)
     path = load_content(manifest, place, local_only=local_only, remote_only=remote_only)
     with explaining("read", path), open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -178,7 +178,7 @@ def resolved(
 
 def file_of(member: manifests.Member, reference: uri.TreeRef) -> uri.FileRef:
     """A file of a directory by its content."""
-    return uri.FileRef(member.algorithm, member.hash, label=unquote(reference.path[-1]))
+    return uri.FileRef(member.algorithm, member.hash, label=unquote(reference.path[-1]), zone=reference.zone)
 
 
 def load_content(

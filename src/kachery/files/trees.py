@@ -295,6 +295,7 @@ def load_dir(
     if os.path.lexists(target):
         raise Conflict(f"Destination directory already exists: {given}", hint="give a path where nothing is yet")
     tree = read_dir(text, zone=zone, local_only=local_only, fr=fr, remote_only=remote_only)
+    place = fr or zone or _tree_reference(text).zone
     # a private directory's name is longer than the one it gets
     manifests.require_safe(tree, longest=_LONGEST_PATH - len(os.fsencode(appearing.private_name(target))) - 2)
     members: list[tuple[str, Member]] = []
@@ -316,7 +317,7 @@ def load_dir(
                 with _named(path):
                     source = loading.load_content(
                         uri.FileRef(member.algorithm, member.hash, label=os.path.basename(path)),
-                        fr or zone,
+                        place,
                         local_only=local_only,
                         remote_only=remote_only,
                     )

@@ -3,6 +3,7 @@
     fsspec.open("kachery://sha1/HASH/recording.nwb")
     fsspec.open("kachery://lab.public/sha1/HASH/recording.nwb")             from that zone
     fsspec.open("sha1://HASH/recording.nwb")                                as the databases have it
+    fsspec.open("kachery://sha1dir/HASH.session7/units.csv")                inside a directory
     fsspec.open("zip://a.csv::kachery://sha1/HASH/tables.zip")              chained
 
 The spelling's grammar is in `kachery.uri`. Everything is for reading. A large file that is not on this machine is read
@@ -12,19 +13,23 @@ small one are loaded into the store and verified.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
 
 from fsspec.caching import BaseCache, register_cache
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from .. import files, reading, settings, uri
+from .. import files, manifests, reading, settings, uri
 from ..errors import InvalidURI, NotFound, NotSupported, explaining
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from ..manifests import Member, Tree
 
 #: How many files, or ranges of them, are fetched at once.
 AT_ONCE = 16
@@ -36,6 +41,9 @@ _LONGEST = 16 * 1024 * 1024
 # for how long, in seconds, and of how many files the place in a zone is remembered
 _REMEMBERED = 60.0
 _MOST_REMEMBERED = 256
+
+# directories whose manifests are kept; one is asked for with each path in it
+_MOST_TREES = 8
 
 _PREFIX = "kachery://"
 
@@ -145,6 +153,7 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
         super().__init__(**options)
         self.zone = zone
         self._places: dict[tuple[str, ...], tuple[float, files.Readable]] = {}
+        self._trees: dict[tuple[str, ...], Tree] = {}
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -164,9 +173,11 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
         machine is looked at each time.
 
         Raises:
-            InvalidURI: If the path is not that of a file.
+            InvalidURI: If the path is none.
+            IsADirectoryError: If it is that of a directory.
             NotFound, NotAllowed, Unreachable, …: As for `kachery.load_file`.
         """
+        path = self._by_content(path)
         now = time.monotonic()
         key = (path, settings.zone(self.zone), settings.gateway_url_or_none() or "", str(settings.store_dir()))
         since, known = self._places.get(key, (now - _REMEMBERED, None))
@@ -179,18 +190,53 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 self._places.pop(oldest, None)
         return found
 
+    def _look(self, reference: uri.TreeRef) -> Member | Tree:
+        """What a path inside a directory leads to."""
+        key = (
+            reference.algorithm,
+            reference.hash,
+            settings.zone(self.zone or reference.zone),
+            str(settings.store_dir()),
+        )
+        tree = self._trees.get(key)
+        if tree is None:
+            root = f"{reference.algorithm}dir://{reference.hash}"
+            tree = files.read_dir(root, zone=self.zone or reference.zone)
+            self._trees[key] = tree
+            for oldest in list(self._trees)[:-_MOST_TREES]:
+                self._trees.pop(oldest, None)
+        # a name as it is, or else as it has to be written where a query would begin
+        for parts in (reference.path, tuple(unquote(part) for part in reference.path)):
+            found = _member(tree, parts)
+            if found is not None:
+                return found
+        raise NotFound(f"there is no {'/'.join(reference.path)} in {reference.algorithm}dir://{reference.hash}")
+
+    def _by_content(self, path: str) -> str:
+        """The path of a file by its content, for one inside a directory."""
+        reference = uri.parse(_PREFIX + path)
+        if not isinstance(reference, uri.TreeRef):
+            return path
+        found = self._look(reference)
+        if not isinstance(found, manifests.Member):
+            raise IsADirectoryError(errno.EISDIR, "it is a directory, not a file", _PREFIX + path)
+        return "/".join([*([reference.zone] if reference.zone else []), found.algorithm, found.hash])
+
     def invalidate_cache(self, path: str | None = None) -> None:
         """Forget where files were."""
         self._places.clear()
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """What is known of a file: `name`, `type`, `size` in bytes, and its hash under the algorithm's name.
+        """What is known of a path: `name`, `type`, `size` in bytes; of a file its hash, under its algorithm's name.
 
         Raises:
             NotFound, NotAllowed, Unreachable, …: As for `kachery.load_file`.
         """
         path = self._strip_protocol(path)
-        reference = uri.parse_file(_PREFIX + path)
+        reference = uri.parse(_PREFIX + path)
+        if isinstance(reference, uri.TreeRef):
+            return _entry(path, self._look(reference))
+        assert isinstance(reference, uri.FileRef)
         size = self.locate(path).size
         return {"name": path, "type": "file", "size": size, reference.algorithm: reference.hash}
 
@@ -200,16 +246,40 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
         Raises:
             NotAllowed, Unreachable, …: If nobody could be asked, which is not the same as that it is not there.
         """
+        return self._kind(path) is not None
+
+    def isfile(self, path: str) -> bool:
+        """Whether a path is that of a file; errors as for `exists`."""
+        return self._kind(path) == "file"
+
+    def isdir(self, path: str) -> bool:
+        """Whether a path is that of a directory; errors as for `exists`."""
+        return self._kind(path) == "directory"
+
+    def _kind(self, path: str) -> str | None:
         try:
-            self.info(path)
+            return str(self.info(path)["type"])
         except (NotFound, InvalidURI):
-            return False
-        return True
+            return None
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """The file itself."""
-        found = [self.info(path)]
-        return found if detail else [entry["name"] for entry in found]
+        """What is in a directory, or a file itself.
+
+        Args:
+            path: Its path.
+            detail: Whether to tell what `info` does of each, or the paths alone.
+            kwargs: Not used.
+        """
+        path = self._strip_protocol(path)
+        reference = uri.parse(_PREFIX + path)
+        found = self._look(reference) if isinstance(reference, uri.TreeRef) else None
+        if found is None or isinstance(found, manifests.Member):
+            entries = [self.info(path)]
+        else:
+            entries = [_entry(_inside(path, name), below) for name, below in sorted(found["dirs"].items())]
+            below_files = sorted(found["files"].items())
+            entries += [_entry(_inside(path, name), manifests.member(entry)) for name, entry in below_files]
+        return entries if detail else [entry["name"] for entry in entries]
 
     def ukey(self, path: str) -> str:
         """What tells content from other content; nobody is asked."""
@@ -222,7 +292,7 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         """The bytes of a file, or of a part of it; negative positions count from the end."""
-        path = self._strip_protocol(path)
+        path = self._by_content(self._strip_protocol(path))
         if start is None and end is None:
             return files.load_bytes(_PREFIX + path, zone=self.zone)
         located = self.locate(path)
@@ -239,6 +309,8 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
             kwargs: Not used.
         """
         paths = self.expand_path(path, recursive=recursive)
+        if recursive:
+            paths = [item for item in paths if not self.isdir(item)]
         if isinstance(path, str) and paths == [self._strip_protocol(path)]:
             return self.cat_file(paths[0])
         found = dict(zip(paths, _at_once(self.cat_file, paths), strict=True))
@@ -306,7 +378,7 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
             with explaining("make the directory", lpath):
                 os.makedirs(lpath, exist_ok=True)
             return
-        files.load_file(_PREFIX + self._strip_protocol(rpath), dest=lpath, zone=self.zone)
+        files.load_file(_PREFIX + self._by_content(self._strip_protocol(rpath)), dest=lpath, zone=self.zone)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotSupported(
@@ -316,6 +388,27 @@ class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     mkdir = makedirs = rmdir = rm = rm_file = _rm = _refuse
     cp_file = copy = mv = pipe_file = pipe = put_file = put = touch = _refuse
+
+
+def _member(tree: Tree, parts: tuple[str, ...]) -> Member | Tree | None:
+    for number, part in enumerate(parts):
+        if part in tree["dirs"]:
+            tree = tree["dirs"][part]
+        elif part in tree["files"] and number == len(parts) - 1:
+            return manifests.member(tree["files"][part])
+        else:
+            return None
+    return tree
+
+
+def _entry(path: str, found: Member | Tree) -> dict[str, Any]:
+    if isinstance(found, manifests.Member):
+        return {"name": path, "type": "file", "size": found.size, found.algorithm: found.hash}
+    return {"name": path, "type": "directory", "size": 0}
+
+
+def _inside(path: str, name: str) -> str:
+    return f"{path.partition('?')[0]}/{name.replace('?', '%3F')}"
 
 
 def _within(start: int | None, end: int | None, size: int) -> tuple[int, int]:

@@ -133,9 +133,10 @@ def test_small_and_whole_files_are_verified_and_kept(cloud: Cloud) -> None:
     hash_ = cloud.add(LARGE)
     assert KacheryFileSystem().cat_file(f"sha1://{hash_}") == LARGE
     assert kachery.load_file(f"sha1://{hash_}", local_only=True)
-    cloud.files["0" * 40] = LARGE + b"!"
+    other = cloud.add(LARGE[::-1])
+    cloud.lies["GET"] = lambda exchange: exchange.file(LARGE)
     with pytest.raises(kachery.errors.WrongContent):
-        KacheryFileSystem().cat_file("sha1://" + "0" * 40)
+        KacheryFileSystem().cat_file(f"sha1://{other}")
 
 
 def test_what_is_on_this_machine_is_read_there(cloud: Cloud, tmp_path: Path) -> None:
@@ -295,6 +296,110 @@ def test_what_is_remembered_of_a_place_ends(cloud: Cloud, monkeypatch: pytest.Mo
     fs.invalidate_cache()
     fs.cat_file(f"sha1://{cloud.add(LARGE)}", 0, 1)
     assert len(fs._places) == 1
+
+
+# --- directories
+
+
+@pytest.fixture
+def tree(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a directory that the zone has, and this machine does not."""
+    top = tmp_path / "session7"
+    for name, content in {
+        "units.csv": SMALL,
+        "raw/traces.bin": LARGE,
+        "raw/what?.txt": b"a question",
+        "raw/50%.txt": b"half",
+        "raw/a%20b.txt": b"literally",
+        "raw/a b.txt": b"with a blank",
+    }.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (top / "empty").mkdir()
+    uri = kachery.store_dir(top)
+    monkeypatch.setenv("KACHERY_CLOUD_DIR", str(tmp_path / "elsewhere"))
+    cloud.requests.clear()
+    return uri
+
+
+def test_a_directory_is_listed_without_its_files(cloud: Cloud, tree: str) -> None:
+    fs = KacheryFileSystem()
+    name = tree.replace("sha1dir://", "sha1dir/")
+    assert fs.ls(tree) == [
+        {"name": f"{name}/empty", "type": "directory", "size": 0},
+        {"name": f"{name}/raw", "type": "directory", "size": 0},
+        {"name": f"{name}/units.csv", "type": "file", "size": len(SMALL), "sha1": sha1(SMALL)},
+    ]
+    assert fs.ls(f"kachery://{name}/raw/", detail=False) == [
+        f"{name}/raw/50%.txt",
+        f"{name}/raw/a b.txt",
+        f"{name}/raw/a%20b.txt",
+        f"{name}/raw/traces.bin",
+        f"{name}/raw/what%3F.txt",
+    ]
+    assert len(fs.find(tree)) == 6
+    assert fs.du(tree) == len(SMALL) + len(LARGE) + 35
+    assert fs.glob(f"{tree}/*/*.bin") == [f"{name}/raw/traces.bin"]
+    assert (fs.isdir(tree), fs.isdir(f"{tree}/raw"), fs.isfile(f"{tree}/units.csv")) == (True, True, True)
+    assert not fs.exists(f"{tree}/raw/missing")
+    assert not fs.exists(f"{tree}/units.csv/below")
+    assert cloud.calls().count("findFile") == 1
+
+
+def test_every_file_of_a_directory_is_read(cloud: Cloud, tree: str) -> None:
+    fs = KacheryFileSystem()
+    found = fs.cat(tree, recursive=True)
+    assert sorted(found.values()) == sorted([SMALL, LARGE, b"a question", b"half", b"literally", b"with a blank"])
+    for path, content in found.items():
+        with fs.open(f"kachery://{path}") as file:
+            assert file.read() == content
+    with fsspec.open(f"{tree}/raw/a%20b.txt") as file:
+        assert file.read() == b"literally"
+
+
+def test_a_part_of_a_file_of_a_directory(cloud: Cloud, tree: str) -> None:
+    path = f"kachery://{tree.replace('://', '/')}/raw/traces.bin"
+    fs = KacheryFileSystem()
+    assert fs.cat_file(path, 100, 200) == LARGE[100:200]
+    assert fs.cat_ranges([path, f"{tree}/units.csv"], [0, 0], [5, 4]) == [LARGE[:5], SMALL[:4]]
+    with fs.open(path) as file:
+        again = pickle.loads(pickle.dumps(file))
+        assert again.read(8) == LARGE[:8]
+    assert moved(cloud) < len(LARGE) / 10
+
+
+def test_a_directory_is_fetched(cloud: Cloud, tree: str, tmp_path: Path) -> None:
+    fs = KacheryFileSystem()
+    fs.get(tree, str(tmp_path / "copy"), recursive=True)
+    assert (tmp_path / "copy" / "raw" / "traces.bin").read_bytes() == LARGE
+    assert (tmp_path / "copy" / "units.csv").read_bytes() == SMALL
+    mapper = fs.get_mapper(tree)
+    assert mapper["units.csv"] == SMALL
+    with pytest.raises(KeyError):
+        mapper["zarr.json"]
+
+
+def test_a_directory_of_a_named_zone(cloud: Cloud, tree: str) -> None:
+    path = f"kachery://lab/{tree.replace('://', '/')}"
+    fs = KacheryFileSystem()
+    assert fs.cat_file(f"{path}/units.csv") == SMALL
+    assert {request.json["payload"]["zone"] for request in cloud.requests if request.method == "POST"} == {"lab"}
+
+
+def test_a_directory_is_no_file(cloud: Cloud, tree: str) -> None:
+    fs = KacheryFileSystem()
+    for ask in (fs.open, fs.cat_file):
+        with pytest.raises(IsADirectoryError):
+            ask(tree)
+        with pytest.raises(IsADirectoryError):
+            ask(f"{tree}/raw")
+        with pytest.raises(FileNotFoundError):
+            ask(f"{tree}/missing")
+    with pytest.raises(FileNotFoundError):
+        fs.ls("sha1dir://" + "0" * 40)
+    with pytest.raises(kachery.errors.WrongContent):
+        fs.ls(f"sha1dir://{cloud.add(b'no manifest')}")
 
 
 @pytest.mark.parametrize(
