@@ -65,6 +65,14 @@ def up(
     internal_url: Annotated[
         str | None, typer.Option(help="Address by which the others reach this one.", show_default="where it listens")
     ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="Answer Spyglass's coming store client, whose protocol may change; its files go to this private zone.",
+            envvar="KACHERY_BROKER",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a gateway until Ctrl-C.
@@ -92,6 +100,7 @@ def up(
         log_level=log_level,
         channels=channels,
         database_url=database,
+        broker=broker,
     )
     with server.only_gateway(config, shared=bus is not None):
         # before anything is written: a port in use must leave no trace
@@ -104,6 +113,8 @@ def up(
             token = _prepare(gateway, zone)
         if channels is not None:
             gateway.database.read_now(_require_zones, channels)
+        if broker is not None:
+            gateway.database.write_now(_prepare_broker, broker)
 
         def ready(url: str, address: str) -> None:
             if token is not None:
@@ -148,6 +159,22 @@ def _require_zones(connection: Connection, channels: Channels) -> None:
                 f"channel {channel.name!r} is of zone {channel.zone!r}, which this gateway does not have",
                 hint=f"`kachery admin zone create {channel.zone}` makes it",
             )
+
+
+def _prepare_broker(connection: Connection, name: str) -> None:
+    from ..errors import NotConfigured
+    from ..gateway.receiving import now
+    from ..gateway.services import accounts, zones
+
+    zone = zones.find(connection, name)
+    if zone is None:
+        owner = next(user.name for user in accounts.list_users(connection) if user.is_admin)
+        zones.create(connection, name, owner, now(), private=True, public_upload=False)
+    elif zone.public_download:
+        raise NotConfigured(
+            f"--broker names a zone that anybody may read: {name!r}",
+            hint="each file there has its own readers, so give it a private zone, or one that does not exist yet",
+        )
 
 
 def _prepare(gateway: Gateway, zone: str) -> str | None:

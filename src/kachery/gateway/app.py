@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import KacheryError, NotAllowed
+from .dialects.broker import BrokerDialect
+from .dialects.broker import speaks as is_brokers
 from .dialects.classic import PREFIX as CLASSIC_PREFIX
 from .dialects.classic import ClassicDialect
 from .dialects.cloud import CloudDialect
@@ -61,6 +63,8 @@ class Application:
         channels = gateway.config.channels
         self._classic = None if channels is None else ClassicDialect(gateway, channels.channels)
         self._classic_port = classic_port
+        broker_zone = gateway.config.broker
+        self._broker = None if broker_zone is None else BrokerDialect(gateway, broker_zone)
         self._native = NativeDialect(gateway)
         self._pages = Pages(gateway)
         self._proxy = ResourceProxy(
@@ -109,6 +113,8 @@ class Application:
             answer, route = self._transfers, "/transfer/…"
         elif path in KEYS_PATHS:
             answer, route = self._keys, path
+        elif self._broker is not None and is_brokers(path):
+            answer, route = self._broker, "/api/v1/file…"
         elif path == "/probe" or path.startswith("/api/"):
             answer, route = self._native, "/api/…"
         elif path.startswith("/r/"):

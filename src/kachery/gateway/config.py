@@ -43,6 +43,7 @@ class GatewayConfig:
         log_level: `debug`, `info`, `warning` or `error`.
         channels: The channels of the classic protocol; without them it is not spoken.
         database_url: The database on a server, as in `postgresql://USER@HOST/NAME`; `None` for the file here.
+        broker: The zone of files of the broker's protocol; without one it is not spoken.
     """
 
     data: Path
@@ -53,6 +54,7 @@ class GatewayConfig:
     log_level: str = "info"
     channels: channels.Channels | None = None
     database_url: str | None = None
+    broker: str | None = None
 
     @property
     def database(self) -> Path | str:

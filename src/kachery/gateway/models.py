@@ -12,7 +12,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 
 #: The newest migration. A database that says the same needs nothing, and alembic is not even imported.
-SCHEMA = "0003"
+SCHEMA = "0004"
 
 metadata = MetaData(
     naming_convention={
@@ -199,6 +199,41 @@ registrations = Table(
     Column("label", String(200), nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=False),
+)
+
+# Programs that wait for their user to say in a browser that they may act for them; no `user` as long as nobody has
+device_codes = Table(
+    "device_codes",
+    metadata,
+    Column("device_hash", String(64), primary_key=True),
+    Column("user_hash", String(64), nullable=False, unique=True),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("user", String(200), ForeignKey("users.name", ondelete="CASCADE")),
+)
+
+# Files with a name and a visibility of their own; `sha1` as soon as their content is in the zone
+shared_files = Table(
+    "shared_files",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(200), ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
+    Column("name", String(500), nullable=False, index=True),
+    Column("file_class", String(10), nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("zone", String(200), ForeignKey("zones.name", ondelete="CASCADE"), nullable=False),
+    Column("sha1", String(40)),
+    Column("scope", String(10), nullable=False),
+    Column("created", BigInteger, nullable=False),
+)
+
+# The zones whose readers may read a shared file
+shared_with = Table(
+    "shared_with",
+    metadata,
+    Column("file", String(32), ForeignKey("shared_files.id", ondelete="CASCADE"), primary_key=True),
+    Column("team", String(200), primary_key=True),
 )
 
 resources = Table(

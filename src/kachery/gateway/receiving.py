@@ -156,6 +156,19 @@ class Receiver:
             if reached > start:
                 await self._database.write(files.add_part, upload.id, start, reached, now())
 
+    async def receive_unnamed(self, upload: Upload, body: Body) -> Digests:
+        """Receive the whole content of an upload that has no hash yet, in parts of which this is the only one.
+
+        Returns:
+            What the content turned out to be; name the upload by it, and end it.
+
+        Raises:
+            WrongContent, Conflict, StorageFull, Unreachable: As `receive_part`.
+        """
+        await self.receive_part(upload, 0, upload.size, body)
+        assembly = await self._assembly(upload)
+        return await asyncio.to_thread(assembly.staging.digests, upload.size)
+
     async def received(self, upload: Upload) -> list[tuple[int, int]]:
         """The ranges of an upload that are there, [start, end), merged."""
         if upload.received:

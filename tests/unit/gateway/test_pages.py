@@ -6,14 +6,15 @@ import json
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import unescape
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
 
-from kachery.gateway.services import accounts, api_keys, identity, registrations, zones
+from kachery.gateway.receiving import now
+from kachery.gateway.services import accounts, api_keys, devices, identity, registrations, zones
 from kachery.gateway.web import visitor
 from kachery.gateway.web.pages import local_path, readable_bytes
 from kachery.signing import ClientKeys
@@ -572,3 +573,47 @@ def test_keys_that_are_not_made(browser: Browser, driver: Driver) -> None:
     assert browser.submit(page, "Make a key", purpose="everything", label="").status == 400
     assert browser.submit(page, "Make a key", purpose="files", label="x" * 201).status == 400
     assert driver.read(api_keys.list_all) == []
+
+
+# --- programs without a browser
+
+
+def test_the_code_of_a_program_is_typed_in(browser: Browser) -> None:
+    driver = browser.driver
+    object.__setattr__(driver.gateway, "config", replace(driver.gateway.config, broker="store"))
+    codes = driver.write(devices.begin, now())
+    page = browser.get("/device")
+    assert browser.url == f"{BASE}/signin?next=%2Fdevice"
+    page = browser.submit(page, "Sign in", user="alice", password=PASSWORD)
+    assert browser.url == f"{BASE}/device"
+    refused = browser.submit(page, "Let it act for me", code="BCDF-GHJK")
+    assert refused.status == 404
+    assert "No program waits" in refused.text
+    assert not driver.read(devices.is_approved, codes.device, now())
+    # another site cannot type it in for her
+    foreign = browser.submit(page, "Let it act for me", {"origin": "https://evil.example"}, code=codes.user)
+    assert foreign.status == 403
+    assert not driver.read(devices.is_approved, codes.device, now())
+    done = browser.submit(page, "Let it act for me", code=codes.user.lower())
+    assert (done.status, "Done." in done.text) == (200, True)
+    token, user = driver.write(devices.redeem, codes.device, "x", now())
+    assert user.name == "alice"
+    holder = driver.read(api_keys.holder, token, api_keys.FILES)
+    assert holder.user == "alice"
+    assert browser.submit(page, "Let it act for me", code=codes.user).status == 404
+
+
+def test_codes_cannot_be_guessed(browser: Browser) -> None:
+    driver = browser.driver
+    object.__setattr__(driver.gateway, "config", replace(driver.gateway.config, broker="store"))
+    browser.sign_in("alice")
+    page = browser.get("/device")
+    tried = [browser.submit(page, "Let it act for me", code="BCDF-GHJK").status for _ in range(6)]
+    assert tried == [404] * 5 + [429]
+    codes = driver.write(devices.begin, now())
+    assert browser.submit(page, "Let it act for me", code=codes.user).status == 429
+
+
+def test_without_the_brokers_protocol_there_is_no_such_page(browser: Browser) -> None:
+    browser.sign_in("alice")
+    assert browser.get("/device").status == 404

@@ -7,6 +7,7 @@
 | `/invitation/TOKEN` | who has the link | choose a password, once |
 | `/registerClient/ID?signature=…&zone=…&label=…` | signed in | register a client of the released programs |
 | `/register/CODE` | signed in | register a client of ours |
+| `/device` | signed in | type in the code of a program that has no browser, where the broker's protocol is spoken |
 | `/clients` | signed in | one's own clients: labels, removal |
 | `/account` | signed in | one's own API keys: made, shown once, removed |
 | `/admin?zone=ZONE` | administrators of the zone | members, rights, what is public, usage |
@@ -26,7 +27,7 @@ from starlette.routing import Route, Router, request_response
 from ... import signing
 from ...errors import Conflict, InvalidInput, KacheryError, NotAllowed, NotFound
 from ..receiving import now
-from ..services import accounts, api_keys, identity, registrations, usage, zones
+from ..services import accounts, api_keys, devices, identity, registrations, usage, zones
 from .visitor import Attempts, Doorkeeper, Visitor, set_form_cookie, set_session
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Pages:
         self._gateway = gateway
         self._door = Doorkeeper(gateway)
         self._attempts = Attempts()
+        self._codes_tried = Attempts()
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
         self._templates = Environment(
             loader=PackageLoader("kachery.gateway.web"),
@@ -90,6 +92,7 @@ class Pages:
                 Route("/invitation/{token}", self._answer(self._invitation), methods=both),
                 Route("/registerClient/{client_id}", self._answer(self._register_client), methods=both),
                 Route("/register/{code}", self._answer(self._register), methods=both),
+                Route("/device", self._answer(self._device), methods=both),
                 Route("/clients", self._answer(self._clients), methods=both),
                 Route("/account", self._answer(self._account), methods=both),
                 Route("/client/{client_id}", self._answer(self._client)),
@@ -309,6 +312,28 @@ class Pages:
     async def _client(self, request: Request, visitor: Visitor) -> Response:
         """Where released clients send their users to configure a client."""
         return self._redirect("/clients")
+
+    # -- programs without a browser ------------------------------------------------------------------------------------
+
+    async def _device(self, request: Request, visitor: Visitor) -> Response:
+        if self._gateway.config.broker is None:
+            raise NotFound("there is nothing at this address")
+        if visitor.user is None:
+            return self._signin_first(request)
+        values: dict[str, Any] = {"title": "Sign a program in", "problem": None, "done": False}
+        if request.method != "POST":
+            return self._render(visitor, "device.html", **values)
+        form = await self._door.read_form(request, visitor)
+        user = visitor.user.name
+        self._codes_tried.begin(user, visitor.address)
+        try:
+            await self._gateway.database.write(devices.approve, form.get("code", "")[:40], user, now())
+        except NotFound as error:
+            problem = f"{error.message.capitalize()}: {error.hint}."
+            return self._render(visitor, "device.html", 404, **{**values, "problem": problem})
+        self._codes_tried.succeeded(user, visitor.address)
+        self._gateway.log.info("device_approved", user=user)
+        return self._render(visitor, "device.html", **{**values, "done": True})
 
     # -- API keys -----------------------------------------------------------------------------------------------------
 
