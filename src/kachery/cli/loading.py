@@ -53,7 +53,7 @@ def load(
     local_only: Annotated[bool, typer.Option("--local-only", help="Look on this machine only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
-    """Have a file or a directory on this machine, and print its path.
+    """Have a file or directory on this machine, and print its path.
 
     It is looked for in the store directory, then in the zone. What is downloaded is verified against the hash in the
     URI, and kept; a download that was interrupted continues. URIs of all generations of kachery are understood, and

@@ -14,7 +14,7 @@ import typer
 
 from .._version import __version__
 from ..errors import InvalidInput, KacheryError, from_os_error
-from . import admin, keeping, loading, output, programs, relay, share, storing, up, zones
+from . import admin, importing, keeping, loading, output, programs, relay, share, storing, up, zones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +78,7 @@ app.command("ls")(keeping.ls)
 app.command("du")(keeping.du)
 app.command("verify")(keeping.verify)
 app.command("clean")(keeping.clean)
+app.command("import-from", epilog=importing.IMPORT_EXAMPLES)(importing.import_from)
 app.command("delete", epilog=zones.DELETE_EXAMPLES)(zones.delete)
 app.command("share", epilog=share.SHARE_EXAMPLES)(share.share)
 app.command("up")(up.up)

@@ -133,3 +133,20 @@ def test_a_file_that_may_not_be_read(place: Place) -> None:
         done = place.run(*command)
         assert done.returncode == 5
         assert "secret: Permission denied" in done.stderr
+
+
+def test_an_old_directory_that_may_not_be_read(place: Place) -> None:
+    shutil.copytree(place.store / "sha1", place.top / "old" / "sha1")
+    place.store.chmod(0o777)
+    (blob,) = [path for path in (place.top / "old").rglob("*") if path.is_file()]
+    blob.chmod(0o000)
+    shutil.rmtree(place.store)
+    place.allow(0o777)
+    done = place.run("import-from", "old")
+    assert done.returncode == 6
+    assert f"unreadable  {URI}  could not read {blob}: Permission denied" in done.stdout
+    (place.top / "old" / "sha1").chmod(0o000)
+    done = place.run("import-from", "old")
+    (place.top / "old" / "sha1").chmod(0o755)
+    assert done.returncode == 5
+    assert "could not list" in done.stderr
