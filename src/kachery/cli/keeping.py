@@ -149,7 +149,7 @@ def clean(
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what interrupted programs left behind, and damaged content.
+    """Remove what interrupted programs left, and damaged content.
 
     Lists the temporary files of the store directory that it removes, and what was moved to the directory `quarantine`
     because it was not what its name said. Stored files and links stay, and so does what a running program works on.
