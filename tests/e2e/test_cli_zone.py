@@ -65,6 +65,15 @@ class Machine:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def program(self, name: str, *arguments: str) -> str:
+        """As `kachery`, for another of the installed commands."""
+        command = [KACHERY.with_name(name), *arguments]
+        done = subprocess.run(
+            command, env=self.variables(), cwd=self.home, capture_output=True, timeout=PATIENCE, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode().strip()
+
     @property
     def store(self) -> Path:
         return self.home / ".kachery-cloud"
@@ -334,3 +343,72 @@ def test_a_gateway_that_is_gone(tmp_path: Path, new: Machine) -> None:
         assert "\nhint: " in done.stderr
     assert new.kept() == []
     assert new.kachery("store", "--local", "x").startswith("sha1://")
+
+
+def make_session(home: Path, recording: Path) -> Path:
+    session = home / "session7"
+    for probe in ("probe0", "probe1"):
+        (session / probe).mkdir(parents=True)
+        for number in range(20):
+            (session / probe / f"unit{number:02d}.csv").write_text(f"{probe},{number}\n")
+    (session / "empty").mkdir()
+    (session / "recording.nwb").write_bytes(recording.read_bytes())
+    return session
+
+
+def content(directory: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None for path in directory.rglob("*")
+    }
+
+
+def test_a_directory_on_another_machine(new: Machine, member: Machine, gateway: Gateway, recording: Path) -> None:
+    session = make_session(member.home, recording)
+    uri = member.kachery("store", "session7")
+    assert uri.startswith("sha1dir://")
+    assert uri.endswith(".session7")
+    assert member.kachery("store", "session7/") == uri
+    assert member.kept() == []
+
+    new.kachery("init", "--gateway", gateway.url, "--zone", OPEN, "--no-wait")
+    assert new.kachery("ls", uri).splitlines() == ["empty/", "probe0/", "probe1/", "recording.nwb"]
+    manifest = uri[10:50]
+    assert new.kachery("cat", f"{uri}/probe1/unit07.csv") == "probe1,7"
+    # of all the directory holds, one file was moved
+    assert new.kept() == sorted([manifest, hashlib.sha1(b"probe1,7\n", usedforsecurity=False).hexdigest()])
+    told = json.loads(new.kachery("info", uri, "--json"))
+    assert (told["files"], told["dirs"]) == (41, 3)
+    assert new.kachery("load", uri, "--dest", "copy") == "copy"
+    assert content(new.home / "copy") == content(session)
+    assert new.kachery("load", f"{uri}/probe0", "--dest", "probe") == "probe"
+    assert content(new.home / "probe") == content(session / "probe0")
+    assert new.run("load", uri, "--dest", "copy").returncode == 10
+    assert sorted(path.name for path in new.home.iterdir() if path.name != ".kachery-cloud") == ["copy", "probe"]
+
+
+def test_a_directory_by_md5_in_a_zone(new: Machine, member: Machine, gateway: Gateway, recording: Path) -> None:
+    session = make_session(member.home, recording)
+    uri = member.program("kachery-store", "-a", "md5", "session7")
+    assert uri.startswith("md5dir://")
+    new.kachery("init", "--gateway", gateway.url, "--zone", OPEN, "--no-wait")
+    new.kachery("load", uri, "--dest", "copy")
+    assert content(new.home / "copy") == content(session)
+    assert new.program("kachery-cat", f"{uri}/probe0/unit03.csv") == "probe0,3"
+    assert new.program("kachery-ls", uri) == "empty/\nprobe0/\nprobe1/\nrecording.nwb"
+
+
+def test_a_directory_of_which_the_zone_lost_a_file(new: Machine, member: Machine, gateway: Gateway) -> None:
+    (member.home / "data").mkdir()
+    for name in ("kept", "lost"):
+        (member.home / "data" / name).write_text(f"{name} of {member.client_id()}")
+    uri = member.kachery("store", "data")
+    lost = hashlib.sha1((member.home / "data" / "lost").read_bytes(), usedforsecurity=False).hexdigest()
+    owner = f"member-{hashlib.sha1(str(member.home.parent).encode(), usedforsecurity=False).hexdigest()[:8]}"
+    gateway.admin("grant", owner, "admin", "--zone", OPEN)
+    member.kachery("delete", f"sha1://{lost}", "--zone", OPEN, "--yes")
+    new.kachery("init", "--gateway", gateway.url, "--zone", OPEN, "--no-wait")
+    done = new.run("load", uri, "--dest", "copy")
+    assert done.returncode == 3
+    assert "lost: " in done.stderr
+    assert not (new.home / "copy").exists()
+    assert new.kachery("cat", f"{uri}/kept").startswith("kept of")

@@ -101,7 +101,7 @@ def store_dir(
         local: Store it on this machine only.
         keep: Store it on this machine as well.
         to: The place to store it in instead of a zone of the settings.
-        algorithm: `sha1` or `md5`, of the manifest and of the files. Zones know files by their SHA-1.
+        algorithm: `sha1` or `md5`, of the manifest and of the files.
         git_annex: Take the MD5 of git-annex files from their links, without their content.
 
     Raises:
@@ -118,8 +118,6 @@ def store_dir(
         )
     target = None if local else to or open_zone(zone)
     if isinstance(target, Zone):
-        if algorithm != "sha1":
-            raise NotSupported(f"zones know files by their SHA-1, not by {algorithm}")
         target.require_keys()
     top = os.path.abspath(os.fsdecode(path))
     name = os.path.basename(top)
@@ -148,12 +146,15 @@ def _store_one(
 ) -> str:
     if target is None:
         return store.add_seen(source.path, source.status, told, algorithm)
+    path, own = source.path, None
     if keep:
-        hash_ = store.add_seen(source.path, source.status, Silent(), algorithm)
-        fd, before = open_source(store.layout.blob(hash_, algorithm))
-    else:
-        hash_ = _hash_one(store, source, algorithm, Silent())
-        fd, before = open_source(source.path)
+        own = store.add_seen(source.path, source.status, Silent(), algorithm)
+        path = store.layout.blob(own, algorithm)
+    # a zone takes its files by the SHA-1, and is asked to find them by the other hash, too
+    sent_as = algorithm if isinstance(target, Channel) else "sha1"
+    own = own or _hash_one(store, path, algorithm, Silent())
+    hash_ = own if sent_as == algorithm else _hash_one(store, path, sent_as, Silent())
+    fd, before = open_source(path)
     try:
         if not keep and not same_look(before, source.status):
             raise walking.changed(source.path)
@@ -171,16 +172,18 @@ def _store_one(
                     raise
     finally:
         os.close(fd)
-    return hash_
+    if sent_as != algorithm and not isinstance(target, Channel) and target.record_alias(hash_, algorithm) != own:
+        raise walking.changed(source.path)
+    return own
 
 
-def _hash_one(store: Store, source: Source, algorithm: str, told: Progress) -> str:
+def _hash_one(store: Store, path: str, algorithm: str, told: Progress) -> str:
     if algorithm == "sha1":
-        return store.hash_file(source.path, told)[0]
-    fd, before = open_source(source.path)
+        return store.hash_file(path, told)[0]
+    fd, before = open_source(path)
     with open(fd, "rb", buffering=0) as stream:
         hash_ = digest.of_stream(stream, (algorithm,), advance=told.advance)[algorithm]
-        require_unchanged(fd, before, source.path)
+        require_unchanged(fd, before, path)
     return hash_
 
 
@@ -191,7 +194,7 @@ def hash_dir(path: str | os.PathLike[str], *, git_annex: bool = False, algorithm
     with progress.bar(walked.size, f"Hashing {os.path.basename(walked.path)}") as told:
 
         def work(source: Source) -> None:
-            _set_hash(source.entry, algorithm, _hash_one(store, source, algorithm, told))
+            _set_hash(source.entry, algorithm, _hash_one(store, source.path, algorithm, told))
 
         each(walked.sources, work, _workers(None))
     walked.require_unchanged()
