@@ -123,7 +123,8 @@ def store_dir(
     name = os.path.basename(top)
     walked = walking.walk(top, git_annex=git_annex)
     store = Store()
-    store.prepare()
+    if target is None or keep:
+        store.prepare()
     with progress.bar(walked.size, f"{'Uploading' if target else 'Storing'} {name}") as told:
 
         def work(source: Source) -> None:

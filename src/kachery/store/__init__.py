@@ -17,7 +17,7 @@ from ..errors import KacheryError, SourceChanged
 from ..progress import SILENT
 from . import audit, sandbox
 from .blobs import AT_ONCE, Blobs, Incoming, remove_abandoned
-from .hashing import HashCache, open_source, read_whole, require_unchanged
+from .hashing import HashCache, open_source, read_seen, require_unchanged
 from .layout import Layout
 from .links import Links
 from .mutables import Mutables
@@ -125,6 +125,7 @@ class Store:
         """Make sure that the store can be used, and remove what killed processes left; before many files are added."""
         self.layout.require_usable()
         remove_abandoned(self.layout, audit.ABANDONED_AFTER)
+        self.layout.settle()
 
     def add_seen(self, path: str, seen: os.stat_result, told: Progress, algorithm: str = "sha1") -> str:
         """Store a private copy of a file that was looked at before, after `prepare`.
@@ -148,16 +149,14 @@ class Store:
             if known is not None and self._has_blob(known):
                 told.advance(seen.st_size)
                 return known
+        if seen.st_size <= AT_ONCE:
+            hash_ = self.blobs.add_bytes(read_seen(path, seen), algorithm)
+            # so small that the steps of copying it are not told
+            told.advance(seen.st_size)
+            return hash_
         opened = time.time()
         source, status = open_source(path)
         try:
-            if status.st_size <= AT_ONCE:
-                # compared with what was seen, it need not be looked at before as well as after
-                data = read_whole(source, seen, path)
-                hash_ = self.blobs.add_bytes(data, algorithm)
-                # so small that the steps of copying it are not told
-                told.advance(len(data))
-                return hash_
             require_unchanged(source, seen, path)
             hash_ = self.blobs.add_open(source, status, path, told, algorithm)
         finally:

@@ -91,6 +91,24 @@ def read_whole(fd: int, before: os.stat_result, path: str) -> bytes:
     return data
 
 
+def read_seen(path: str, seen: os.stat_result) -> bytes:
+    """All of a small file that must look as it did when somebody looked at it.
+
+    Raises:
+        NotFound, NotAllowed, InvalidInput: As `open_source`.
+        SourceChanged: If it looks different now.
+    """
+    try:
+        # whether it is a regular file was seen then
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        fd, _ = open_source(path)
+    try:
+        return read_whole(fd, seen, path)
+    finally:
+        os.close(fd)
+
+
 def copy_and_digest(source: int, target: int, size: int, progress: Progress, algorithm: str = "sha1") -> str:
     """Copy a file and digest the copy at the same time.
 

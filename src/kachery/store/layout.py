@@ -48,6 +48,7 @@ class Layout:
 
     def __init__(self, root: str | Path) -> None:
         self._prefix = str(root)
+        self._shared: bool | None = None
 
     @property
     def root(self) -> Path:
@@ -80,6 +81,8 @@ class Layout:
 
     def shared_with_group(self) -> bool:
         """Whether what is made here must be writable for the group."""
+        if self._shared is not None:
+            return self._shared
         if settings.multi_user():
             return True
         try:
@@ -87,6 +90,11 @@ class Layout:
         except OSError:
             return False
         return mode & _GROUP_DIRECTORY == _GROUP_DIRECTORY
+
+    def settle(self) -> None:
+        """Make the store directory, and look only once whether it belongs to a group; before many files are written."""
+        self.make_directory(self._prefix)
+        self._shared = self.shared_with_group()
 
     def make_directory(self, path: str) -> None:
         """Make a directory and those above it, as the store directory wants them.
