@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 SETUP := .venv/.complete
 
-.PHONY: help setup up format check docs docs-check test test-unit test-interop test-faults test-e2e test-postgresql test-dist bench bench-smoke requirements dist clean
+.PHONY: help setup up format check docs docs-check test test-unit test-interop test-faults test-e2e test-postgresql test-objects test-dist bench bench-smoke requirements dist clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ test-e2e: $(SETUP)  ## what a person does, from `make up` on
 
 test-postgresql: $(SETUP)  ## the gateway's unit tests again, on a PostgreSQL server
 	KACHERY_TEST_DATABASE=postgresql $(PYTEST) tests/unit/gateway
+
+test-objects: $(SETUP)  ## the same with files in an object store, through the gateway and past it
+	KACHERY_TEST_BUCKET=objects $(PYTEST) tests/unit/gateway
+	KACHERY_TEST_BUCKET=direct $(PYTEST) tests/unit/gateway/test_cloud_dialect.py tests/unit/gateway/test_keys_dialect.py
 
 test-dist: $(SETUP)  ## the built wheels, installed as a user would
 	scripts/test-dist.sh

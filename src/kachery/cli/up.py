@@ -53,6 +53,14 @@ def up(
             show_default="SQLite in the data directory",
         ),
     ] = None,
+    bucket: Annotated[
+        str | None,
+        typer.Option(
+            help="Where files are kept, as in s3://BUCKET/PREFIX?region=REGION. Needed at the first start only.",
+            envvar="KACHERY_BUCKET",
+            show_default="the data directory",
+        ),
+    ] = None,
     bus: Annotated[
         str | None,
         typer.Option(
@@ -101,6 +109,7 @@ def up(
         channels=channels,
         database_url=database,
         broker=broker,
+        bucket_address=bucket,
     )
     with server.only_gateway(config, shared=bus is not None):
         # before anything is written: a port in use must leave no trace

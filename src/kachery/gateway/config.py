@@ -7,6 +7,7 @@ DATA/                     0700
 ├── gateway.lock          held by the gateway that runs, or those that share it
 ├── receiving.lock        held by the one of several that receives files
 ├── starting.lock         held by one that is just starting
+├── spool/                what is being received, when the bucket is elsewhere
 └── buckets/default/      the directory bucket
 """
 
@@ -42,6 +43,7 @@ class GatewayConfig:
         max_size: The largest file accepted, in bytes.
         log_level: `debug`, `info`, `warning` or `error`.
         channels: The channels of the classic protocol; without them it is not spoken.
+        bucket_address: Where files are kept, as in `s3://BUCKET`; `None` for where they are (first: here).
         database_url: The database on a server, as in `postgresql://USER@HOST/NAME`; `None` for the file here.
         broker: The zone of files of the broker's protocol; without one it is not spoken.
     """
@@ -55,6 +57,7 @@ class GatewayConfig:
     channels: channels.Channels | None = None
     database_url: str | None = None
     broker: str | None = None
+    bucket_address: str | None = None
 
     @property
     def database(self) -> Path | str:
@@ -65,6 +68,11 @@ class GatewayConfig:
     def database_path(self) -> Path:
         """The SQLite database."""
         return self.data / "kachery.sqlite"
+
+    @property
+    def spool_path(self) -> Path:
+        """What is being received, when the bucket is elsewhere."""
+        return self.data / "spool"
 
     @property
     def bucket_path(self) -> Path:

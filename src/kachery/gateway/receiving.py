@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from ..errors import Collision, Conflict, NotFound, WrongContent
 from .assembly import Assembly, merge, missing, receive_range
+from .buckets import size_of_object
 from .services import files, zones
 from .streams import receive
 
@@ -204,7 +205,7 @@ class Receiver:
         size = await self._database.read(files.size_of, zone.name, sha1)
         if size is None:
             return None
-        stored = self._bucket.stat(zone.key(sha1))
+        stored = await size_of_object(self._bucket, zone.key(sha1))
         if stored == size:
             return size
         self._log.error("object_damaged", zone=zone.name, sha1=sha1, size=size, stored=stored)

@@ -8,9 +8,10 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Unreachable
+from ..errors import Conflict, Unreachable
 from ..signing import ClientKeys
 from .buckets.directory import DirectoryBucket
+from .buckets.places import open_bucket
 from .bus.address import make_bus
 from .channels import ChannelTraffic
 from .databases import open_database
@@ -22,7 +23,7 @@ from .relay.asked import Asked
 from .relay.connected import Others, Registry, WaitingRoom
 from .relay.on_demand import OnDemand
 from .seals import Seals
-from .services import accounts, zones
+from .services import accounts, notes, zones
 from .services.usage import Counters
 from .tokens import TokenSigner
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from .config import GatewayConfig
     from .databases.contract import Database
     from .services.zones import Zone
+
+# the note that says where the files are
+_BUCKET = "bucket"
 
 # Seconds that a caller waits for a process that receives, while it changes, and that it may take to verify a file
 _CHANGING = 10.0
@@ -129,7 +133,7 @@ def open_gateway(
         KacheryError: If the directory, or the bus, cannot be used.
     """
     database = open_database(config.database)
-    bucket = DirectoryBucket(config.bucket_path)
+    bucket = _open_bucket(config, database.write_now(remember_bucket, config.bucket_address))
     receiver = Receiver(database, bucket, log)
     others = None
     if bus is not None:
@@ -151,6 +155,28 @@ def open_gateway(
         others,
         Lead(config.data / "receiving.lock") if others is not None else None,
         asked=Asked(others.peers if others is not None else None),
+    )
+
+
+def _open_bucket(config: GatewayConfig, address: str | None) -> Bucket:
+    return DirectoryBucket(config.bucket_path) if address is None else open_bucket(address, config.spool_path)
+
+
+def remember_bucket(connection: Connection, address: str | None) -> str | None:
+    """Where this gateway's files are: the given address, or the one of its last start; `None` for its own directory.
+
+    Raises:
+        Conflict: If its files are elsewhere than at the given address.
+    """
+    known = notes.read(connection, _BUCKET)
+    if address is None or address == known:
+        return known
+    if known is None and not zones.sizes(connection):
+        notes.write(connection, _BUCKET, address)
+        return address
+    raise Conflict(
+        f"the files of this gateway are in {known or 'its data directory'}, not in {address}",
+        hint="start it without --bucket, or a new one with another --data directory or --database",
     )
 
 

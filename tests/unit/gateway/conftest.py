@@ -1,6 +1,7 @@
 """A gateway with two zones and some people.
 
-With `KACHERY_TEST_DATABASE=postgresql` it stands on a PostgreSQL server (`make test-postgresql`).
+With `KACHERY_TEST_DATABASE=postgresql` it stands on a PostgreSQL server (`make test-postgresql`), with
+`KACHERY_TEST_BUCKET=objects` or `direct` on an object store (`make test-objects`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from kachery.gateway.databases import open_database
 from kachery.gateway.logs import make_log
 from kachery.gateway.runtime import open_gateway
 from kachery.gateway.services import accounts, zones
-from rigs import postgresql
+from rigs import objects, postgresql
 from rigs.asgi import Client, Driver
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ def postgres_server() -> Iterator[postgresql.PostgresServer]:
     """A PostgreSQL server."""
     with postgresql.running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[objects.ObjectStore]:
+    """An S3-compatible object store."""
+    with objects.running() as store:
+        yield store
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +66,21 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 @pytest.fixture
-def driver(tmp_path: Path, database_url: str | None) -> Iterator[Driver]:
+def bucket_address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """Where the gateway's files are to be, where that is not its own directory."""
+    wanted = os.environ.get("KACHERY_TEST_BUCKET", "directory")
+    if wanted == "directory":
+        return None
+    store: objects.ObjectStore = request.getfixturevalue("object_store")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", objects.KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", objects.SECRET)
+    return f"s3://lab/{tmp_path.name}?endpoint={store.endpoint}&direct={int(wanted == 'direct')}"
+
+
+@pytest.fixture
+def driver(tmp_path: Path, database_url: str | None, bucket_address: str | None) -> Iterator[Driver]:
     """A gateway with a public zone `lab`, a private zone `unpublished`, both of `owner`, and the user `alice`."""
-    config = GatewayConfig(data=tmp_path / "gateway", database_url=database_url)
+    config = GatewayConfig(data=tmp_path / "gateway", database_url=database_url, bucket_address=bucket_address)
     gateway = open_gateway(config, make_log("error"))
 
     def prepare(connection: Any) -> None:

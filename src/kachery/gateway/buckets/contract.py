@@ -109,6 +109,9 @@ class Bucket(ABC):
     #: The bucket's name for callers; no path and no secret.
     uri: str
 
+    #: Whether `open` and `stat` take no longer than a call of the system.
+    near = True
+
     @abstractmethod
     def stage(self, name: str) -> Staging:
         """A new staging object, or one that exists, to be continued."""
@@ -135,7 +138,7 @@ class Bucket(ABC):
 
     @abstractmethod
     def replace(self, name: str, key: str) -> None:
-        """As `publish`, over damaged content; readers of the old content keep it until they are done."""
+        """As `publish`, over damaged content. Readers of the old content keep it, or get an error; never a mixture."""
 
     @abstractmethod
     def stat(self, key: str) -> int | None:
@@ -156,6 +159,10 @@ class Bucket(ABC):
         Raises:
             NotFound: If there is none.
         """
+
+    def address(self, key: str, seconds: int) -> str | None:
+        """An address where the object can be read without the gateway for a while; `None` if there is none to give."""
+        return None
 
     @abstractmethod
     def trash(self, key: str) -> bool:

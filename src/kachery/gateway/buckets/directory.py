@@ -57,6 +57,10 @@ class DirectoryBucket(Bucket):
         """A new staging object, or one that exists, to be continued."""
         return _StagingFile(self._staging / name)
 
+    def staging_path(self, name: str) -> Path:
+        """Where a staging object is."""
+        return self._staging / name
+
     def discard(self, name: str) -> None:
         """Remove a staging object, if there is one."""
         (self._staging / name).unlink(missing_ok=True)

@@ -204,7 +204,7 @@ class BrokerDialect:
         zone = await self._gateway.database.read(zones.require, file.zone)
         assert file.sha1 is not None
         number = holder.user_number if holder else 0
-        place = download_address(self._gateway, scope, zone, file.sha1, file.size, number)
+        place = await download_address(self._gateway, scope, zone, file.sha1, file.size, number)
         await send_bytes(send, 307, b"", b"text/plain", [*_NO_STORE, (b"location", place.encode())])
 
     async def _register(self, scope: Scope, receive: Receive) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from weakref import WeakValueDictionary
 
 from ... import digest
 from ...errors import KacheryError, NotAllowed, NotFound, Unreachable, WrongContent
+from ..buckets import open_object
 from ..http import RequestBody, header, send_bytes, send_text
 from ..receiving import now
 from ..services import aliases, files, zones
@@ -202,7 +203,7 @@ class ClassicDialect:
         reading = scope["method"] == "GET"
         count = end - start if reading else 0
         async with gateway.traffic.transfer(channel, "download", size, files=int(reading), size=count) as transfer:
-            reader = self._open(zone, found)
+            reader = await self._open(zone, found)
             try:
                 await send({"type": "http.response.start", "status": 200 if span is None else 206, "headers": headers})
                 if count == 0:
@@ -217,10 +218,10 @@ class ClassicDialect:
         if problem:
             gateway.log.warning("download_broken", zone=zone.name, sha1=found.sha1, sent=sent, reason=problem)
 
-    def _open(self, zone: zones.Zone, found: aliases.Known) -> Reader:
+    async def _open(self, zone: zones.Zone, found: aliases.Known) -> Reader:
         log = self._gateway.log
         try:
-            reader = self._gateway.bucket.open(zone.key(found.sha1))
+            reader = await open_object(self._gateway.bucket, zone.key(found.sha1))
         except NotFound:
             log.error("object_missing", zone=zone.name, sha1=found.sha1)
             raise _Refused("Error downloading file: the server has lost it") from None

@@ -115,7 +115,7 @@ class KeysDialect:
     async def _find(self, scope: Scope, request: dict[str, Any], token: str) -> dict[str, Any]:
         gateway = self._gateway
         sha1 = _require_hash(request)
-        zone, holder, size = gateway.database.read_now(_require_download, request["zoneName"], sha1, token)
+        zone, holder, size = await gateway.database.read(_require_download, request["zoneName"], sha1, token)
         user, client = (holder.user_number, client_of(holder)) if holder else (0, "")
         gateway.counters.count(zone.name, user, client, now(), finds=1)
         # what a resource has brought can be had, also from a zone that keeps nothing
@@ -125,7 +125,7 @@ class KeysDialect:
             return {"found": False}
         return {
             "found": True,
-            "url": download_address(gateway, scope, zone, sha1, size, user, on_demand=held is not None),
+            "url": await download_address(gateway, scope, zone, sha1, size, user, on_demand=held is not None),
             "size": size,
             "bucketUri": gateway.bucket.uri,
             "objectKey": zone.key(sha1),

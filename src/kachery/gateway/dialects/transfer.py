@@ -24,6 +24,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import InvalidInput, KacheryError, NotFound, SourceChanged, Unreachable
+from ..buckets import open_object
 from ..forwarding import NOT_HERE, came_from
 from ..http import DIRECT, PATIENCE, RequestBody, header, send_bytes, send_json, send_text
 from ..receiving import now
@@ -206,7 +207,7 @@ class Transfers:
         if zone is None or size is None:
             raise NotFound("the zone does not have this file any more")
         try:
-            reader = gateway.bucket.open(zone.key(sha1))
+            reader = await open_object(gateway.bucket, zone.key(sha1))
         except NotFound:
             gateway.log.error("object_missing", zone=token.zone, sha1=sha1)
             raise NotFound("the zone has lost this file", hint="store it again from where you have it") from None
