@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: The name of the cable's ends.
+CABLE = "cable"
+
 #: The address of the world's end of the cable; the lab's is the next one.
 WORLD = "198.18.0.1"
 LAB = "198.18.0.2"
@@ -36,13 +39,27 @@ def two_networks() -> Iterator[tuple[Inside, Inside]]:
         for name in (world, lab):
             run("netns", "add", name)
             made.append(name)
-        run("-n", world, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", lab)
+        run("-n", world, "link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", lab)
         for name, address in ((world, WORLD), (lab, LAB)):
-            run("-n", name, "addr", "add", f"{address}/30", "dev", "cable")
-            run("-n", name, "link", "set", "cable", "up")
+            run("-n", name, "addr", "add", f"{address}/30", "dev", CABLE)
+            run("-n", name, "link", "set", CABLE, "up")
             run("-n", name, "link", "set", "lo", "up")
         yield (command, "netns", "exec", lab), (command, "netns", "exec", world)
     finally:
         # what still runs inside was ended by the test; the cable goes with its ends
         for name in made:
             run("netns", "del", name)
+
+
+@contextmanager
+def unplugged(inside: Inside) -> Iterator[None]:
+    """Have the cable out of one of them for a while, of which nobody is told."""
+
+    def turn(state: str) -> None:
+        subprocess.run([*inside, inside[0], "link", "set", CABLE, state], check=True, capture_output=True, timeout=30)
+
+    turn("down")
+    try:
+        yield
+    finally:
+        turn("up")

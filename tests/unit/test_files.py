@@ -453,6 +453,15 @@ def test_a_resource_brings_what_the_zone_lacks(cloud: Cloud, resource: Liar) -> 
     assert cloud.calls() == ["findFile", "requestFile", "findFile", "GET"]
 
 
+def test_a_resource_of_the_gateway_that_is_away_is_not_asked(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"found": False, "reasons": [], "offline": ["lab public"], "elsewhere": []}
+    cloud.lies["requestFile"] = lambda exchange: exchange.json(200, absent)
+    monkeypatch.setenv("KACHERY_RESOURCE_URL", f"{cloud.url}/r/lab%20public")
+    with pytest.raises(Unreachable, match="the resource lab public of this zone is not connected"):
+        kachery.load_text(f"sha1://{HASH}")
+    assert cloud.calls() == ["findFile", "requestFile"]
+
+
 @pytest.mark.parametrize(
     ("status", "reply", "kind", "match"),
     [

@@ -225,6 +225,8 @@ def load_content(
             asked = brought
         problems += asked.reasons
         given = settings.resource_url()
+        if given is not None and _is_offline(given, target, asked):
+            given = None
         for address in dict.fromkeys([*asked.elsewhere, *([given] if given else [])]):
             try:
                 _request(address, target.name, reference)
@@ -239,6 +241,12 @@ def load_content(
             failure = failure or Unreachable(name, hint="ask the people who share the files")
             problems.append(f"the resource {name} of this zone is not connected")
     raise failure_of(reference, problems, failure)
+
+
+def _is_offline(resource_url: str, target: Zone, asked: Absent) -> bool:
+    """Whether a resource is one of the zone's own gateway, which has just said that it is not connected."""
+    prefix = f"{target.gateway_url}/r/"
+    return resource_url.startswith(prefix) and unquote(resource_url.removeprefix(prefix)) in asked.offline
 
 
 def _load_from_channel(channel: Channel, reference: uri.FileRef, problems: list[str], *, verbose: bool) -> str:

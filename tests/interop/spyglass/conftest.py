@@ -309,7 +309,9 @@ def lab(
         "chgrp lab": f"chgrp {os.getegid()}",
         "chown -R share": f"chown -R {os.geteuid()}",
     }
-    made = Lab(machine("lab", networks[0]), gateway, names, own / "daemon.log")
+    # as the page says for scientists
+    shell = {"KACHERY_RESOURCE_URL": f"{gateway.url}/r/{DEFAULT}"}
+    made = Lab(machine("lab", networks[0], **shell), gateway, names, own / "daemon.log")
     said = made.shell(blocks("sh", "on the server")[0])
     made.names["THE-SECRET"] = said.split()[-2]
     made.shell(blocks("sh", "on the machine with the files")[0])

@@ -12,7 +12,7 @@ from pynwb.file import Subject
 
 RATE = 30.0  # Hz
 # how long each epoch is, in seconds: one whose analysis takes a moment to send, and short ones
-SECONDS = [1800] + [20] * 15
+SECONDS = [1800] + [20] * 19
 
 
 def write(path):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rigs.networks import unplugged
 from rigs.notebook import CellFailed
 
 from .conftest import COLLABORATORS, DEFAULT, LOADING, PUBLIC, released
@@ -67,13 +68,13 @@ def test_what_is_for_collaborators(lab: Lab, carol: Machine) -> None:
 
 def test_what_is_for_others(lab: Lab, carol: Machine) -> None:
     """The released client raises, whatever it is told."""
-    name, _, _ = lab.share(13, DEFAULT)
+    name, _, _ = lab.share(18, DEFAULT)
     with pytest.raises(CellFailed, match=r"lab\.default"):
-        carol.run("epoch(13).fetch_nwb()")
+        carol.run("epoch(18).fetch_nwb()")
     assert carol.has(name) == []
 
 
-@pytest.mark.parametrize(("number", "zone"), [(14, PUBLIC), (15, COLLABORATORS)])
+@pytest.mark.parametrize(("number", "zone"), [(19, PUBLIC), (15, COLLABORATORS)])
 def test_the_labs_machine_is_off(lab: Lab, carol: Machine, number: int, zone: str) -> None:
     name, uri, path = lab.share(number, zone)
     lab.switch_off()
@@ -86,3 +87,13 @@ def test_the_labs_machine_is_off(lab: Lab, carol: Machine, number: int, zone: st
         lab.switch_on()
     carol.run(f"epoch({number}).fetch_nwb()")
     assert carol.has(name) == [path.read_bytes()]
+
+
+def test_the_labs_cable_is_cut(lab: Lab, carol: Machine) -> None:
+    _, uri, _ = lab.share(17, PUBLIC)
+    with unplugged(lab.machine.inside):
+        assert carol.run(f"kcl.load_file({uri!r})") is None
+        assert "Error: " in carol.said
+    lab.switch_off()
+    lab.switch_on()
+    carol.run("epoch(17).fetch_nwb()")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rigs.networks import unplugged
 from rigs.notebook import CellFailed
 
 from .conftest import COLLABORATORS, DEFAULT, LOADING, PUBLIC, blocks
@@ -36,7 +37,10 @@ def test_the_tutorial(lab: Lab, ada: Machine) -> None:
     sharing, linking = blocks("python", "in a scientist's notebook")
     video = lab.machine.home / "nwb" / "video" / "session7.csv"
     video.write_text("frame,seconds\n" + "".join(f"{frame},{frame / 30}\n" for frame in range(1000)))
+    own = lab.machine.run("[os.environ[name] for name in ('KACHERY_CLOUD_DIR', 'KACHERY_ZONE')]")
     lab.machine.run(sharing)
+    # what else is done in this notebook is done as before
+    assert lab.machine.run("[os.environ[name] for name in ('KACHERY_CLOUD_DIR', 'KACHERY_ZONE')]") == own
     lab.machine.run(linking)
     name = lab.machine.run("epoch(0).fetch1('analysis_file_name')")
     (path,) = lab.machine.paths(name)
@@ -124,6 +128,20 @@ def test_the_labs_machine_is_off(lab: Lab, ada: Machine) -> None:
     finally:
         lab.switch_on()
     ada.run("epoch(6).fetch_nwb()")
+    assert ada.has(name) == [path.read_bytes()]
+
+
+def test_the_labs_cable_is_cut(lab: Lab, ada: Machine) -> None:
+    """The server does not know yet that the lab's machine is gone."""
+    name, uri, path = lab.share(16, COLLABORATORS)
+    with unplugged(lab.machine.inside):
+        with pytest.raises(CellFailed, match="not found in kachery or Dandi"):
+            ada.run("epoch(16).fetch_nwb()")
+        assert COLLABORATORS in ada.said
+        assert ada.run(f"kcl.load_file({uri!r})") is None
+    lab.switch_off()
+    lab.switch_on()
+    ada.run("epoch(16).fetch_nwb()")
     assert ada.has(name) == [path.read_bytes()]
 
 

@@ -467,6 +467,7 @@ def test_a_daemon_that_answers_no_offer(lab: Lab, monkeypatch: pytest.MonkeyPatc
         assert receive(silent)["type"] == "welcome"
         _, reply = lab.request(sha1(SMALL))
         assert "did not answer within" in reply["reasons"][0]
+        assert reply["offline"] == ["silent"]
         # and holds up nobody else
         with lab.daemon([SMALL]):
             assert http_request("GET", lab.address(SMALL))[2] == SMALL

@@ -52,11 +52,16 @@ ELSEWHERE_LIFETIME = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a daemon says about one file: whether it has it, its size in bytes, and otherwise why not."""
+    """What a daemon says about one file: whether it has it, its size in bytes, and otherwise why not.
+
+    Attributes:
+        answered: Whether that is what the daemon said, or what is said because it says nothing.
+    """
 
     found: bool
     size: int = 0
     reason: str = ""
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,13 +340,15 @@ class OnDemand:
             f"the resource {daemon.name} says: {offer.reason or 'it does not have it'}"
             for daemon, offer in zip(daemons, offers, strict=True)
         ]
+        # a machine that lost its network is still connected as far as anybody knows
+        missing.offline += [daemon.name for daemon, offer in zip(daemons, offers, strict=True) if not offer.answered]
         return missing
 
     async def _ask(self, daemon: Daemon, sha1: str) -> Offer:
         try:
             return await daemon.offer(sha1)
         except Unreachable as error:
-            return Offer(False, 0, error.message)
+            return Offer(False, 0, error.message, answered=False)
 
     async def _absent(self, zone: str) -> NotOffered:
         connected = self._registry.names_of_zone(zone)
