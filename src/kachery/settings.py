@@ -217,18 +217,22 @@ def missing_is_none() -> bool:
     return value == "none"
 
 
-def older_places(algorithm: str) -> list[Path]:
+def older_places(algorithm: str) -> list[str]:
     """Directories where earlier generations of kachery keep content of an algorithm; they are only read.
 
     Those of classic kachery when their variables are set, and that of kachery 2.x.
     """
-    roots = [variable("KACHERY_STORAGE_DIR"), variable("KACHERY_STORAGE_DIR_ALT"), variable("KACHERY_DIR")]
-    places = [os.path.join(root, algorithm) for root in roots if root]
-    own = {"sha1": ("SHA1_CACHE_DIR", "KBUCKET_CACHE_DIR"), "md5": ("MD5_CACHE_DIR",)}
-    places += [root for name in own.get(algorithm, ()) if (root := variable(name))]
-    if not variable("KACHERY_DIR"):
-        places.append(os.path.join("~", ".kachery", algorithm))
-    return [Path(os.path.expanduser(place)).absolute() for place in dict.fromkeys(places)]
+    # looked at for each file that is not in the store: a variable that is not set costs one look, the rest nothing
+    set_ = os.environ.get
+    places = [f"{root}/{algorithm}" for name in _OLDER_STORES if (root := set_(name))]
+    places += [root for name in _OLDER_CACHES.get(algorithm, ()) if (root := set_(name))]
+    if not set_("KACHERY_DIR"):
+        places.append(f"{set_('HOME') or '~'}/.kachery/{algorithm}")
+    return [place if place[0] == "/" else os.path.abspath(os.path.expanduser(place)) for place in places]
+
+
+_OLDER_STORES = ("KACHERY_STORAGE_DIR", "KACHERY_STORAGE_DIR_ALT", "KACHERY_DIR")
+_OLDER_CACHES = {"sha1": ("SHA1_CACHE_DIR", "KBUCKET_CACHE_DIR"), "md5": ("MD5_CACHE_DIR",)}
 
 
 def store_file_dir() -> str | None:

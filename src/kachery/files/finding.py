@@ -128,10 +128,13 @@ def find_local(reference: uri.FileRef, problems: list[str]) -> Found | None:
     if found is not None:
         return found
     for place in settings.older_places(algorithm):
+        if not os.path.isdir(place):
+            continue
         # as classic kachery laid them out from 0.4.3 on, and before
-        for path in (place / hash_[:2] / hash_[2:4] / hash_[4:6] / hash_, place / hash_[0] / hash_[1:3] / hash_):
-            if path.is_file():
-                found = store.find(hash_, algorithm=algorithm, location=str(path), reasons=problems)
+        for directories in (f"{hash_[:2]}/{hash_[2:4]}/{hash_[4:6]}", f"{hash_[0]}/{hash_[1:3]}"):
+            path = f"{place}/{directories}/{hash_}"
+            if os.path.isfile(path):
+                found = store.find(hash_, algorithm=algorithm, location=path, reasons=problems)
                 if found is not None:
                     return found
                 problems.append(f"{path} is not what its name says")
