@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rigs.gateway import Gateway
     from rigs.person import Person
 
+# their environments are made first
+pytestmark = pytest.mark.timeout(600)
+
 DRIVER = ROOT / "tests" / "rigs" / "figures.py"
 
 #: Those that need nothing else, and take little time.

@@ -14,6 +14,9 @@ from rigs.release import environment, ours
 if TYPE_CHECKING:
     from pathlib import Path
 
+# its environment is made first
+pytestmark = pytest.mark.timeout(300)
+
 SIGNATURES = """
 import inspect, json, kachery
 found = {}
