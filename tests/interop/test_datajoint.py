@@ -199,6 +199,13 @@ def test_what_is_shared_no_more(site: Site) -> None:
         site.elsewhere.run("SharedRecording.load(which(3))")
     # the other row shares it still
     assert link[0].exists()
+    # what is linked is known in the lab only
+    hidden = site.lab.home / "kachery-cloud.elsewhere"
+    (site.lab.home / "kachery-cloud").rename(hidden)
+    with pytest.raises(CellFailed, match="is not on this machine"):
+        site.here.run("SharedRecording.unshare(which(4))")
+    hidden.rename(site.lab.home / "kachery-cloud")
+    assert site.here.run("len(SharedRecording & which(4).proj())") == 1
     site.here.run(f"SharedRecording.unshare(which(4), zone={OPEN!r})")
     assert not link[0].exists()
     with pytest.raises(CellFailed, match="does not have it"):

@@ -215,6 +215,8 @@ class Files:
                 if "file_uri" in table.heading.names and len(table & same):
                     return
         (directory,) = [row["kachery_cloud_dir"] for row in _rows(self.zones & {"kachery_zone_name": zone})]
+        if not os.path.isdir(directory):
+            raise NotFound(f"{directory} is not on this machine", hint="unshare on the machine that shares the files")
         Store(directory).links.remove(hash_)
 
     def _full_name(self, table: str) -> str:
@@ -299,8 +301,9 @@ class _Sharing:
             linked.delete_quick()
             shared.delete_quick()
             (cls.files.selection & keys).delete_quick()
-        for entry in entries:
-            cls.files.unlink(entry["kachery_zone_name"], entry["file_uri"])
+            # a link that cannot be removed leaves all as it was
+            for entry in entries:
+                cls.files.unlink(entry["kachery_zone_name"], entry["file_uri"])
 
     @classmethod
     def load(cls, rows: Any, *, base: str | os.PathLike[str] | None = None) -> list[str]:
