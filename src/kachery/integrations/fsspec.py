@@ -125,12 +125,23 @@ class KacheryFile(AbstractBufferedFile):  # type: ignore[misc]
             self.loc += count
         return done
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # releases of fsspec before 2024.12 would take the open connection along
+        kept = self.cache.name if self.cache is not None else BlockCache.name
+        return _reopen, (self.fs, self.path, self.blocksize, kept, self.loc)
+
     def close(self) -> None:
         """Let go of what was kept."""
         super().close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _reopen(fs: KacheryFileSystem, path: str, block_size: int, cache_type: str, position: int) -> KacheryFile:
+    file = KacheryFile(fs, path, "rb", block_size, cache_type)
+    file.seek(position)
+    return file
 
 
 class KacheryFileSystem(AbstractFileSystem):  # type: ignore[misc]
