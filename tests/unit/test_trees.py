@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,6 @@ from rigs.cloud import Cloud
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 NEST = "sha1dir://dc0f3393b67605198b7f8dcde564af98809acdd5.nest"
 HELLO = "f572d396fae9206628714fb2ce00f72e94f2258f"
@@ -502,6 +502,17 @@ def test_a_directory_comes_back_elsewhere(
     assert around(tmp_path / "new") == ["copy"]
 
 
+def test_the_zone_that_a_uri_names_is_asked_for_the_files_too(
+    cloud: Cloud, nest: Path, elsewhere: Callable[[], None], tmp_path: Path
+) -> None:
+    uri = kachery.store_dir(nest).replace("sha1dir://", "kachery://lab.other/sha1dir/")
+    elsewhere()
+    assert kachery.load_text(f"{uri}/a.txt") == "hello\n"
+    kachery.load_dir(uri, tmp_path / "copy")
+    asked = {request.json["payload"]["zone"] for request in cloud.requests if request.method == "POST"}
+    assert asked == {"lab.other"}
+
+
 def test_a_directory_inside_a_directory_is_loaded(nest: Path, tmp_path: Path) -> None:
     kachery.load_dir(kachery.store_dir(nest, local=True) + "/sub", tmp_path / "copy")
     assert content_of(tmp_path / "copy") == {"b.txt": "world\n"}
@@ -516,6 +527,27 @@ def test_linked_files_are_copied_when_they_are_what_they_were(nest: Path, tmp_pa
     (nest / "a.txt").write_text("Hello\n")
     with pytest.raises(NotFound, match=r"^a\.txt: "):
         kachery.load_dir(uri, tmp_path / "second", local_only=True)
+
+
+def test_a_linked_manifest_that_changes_while_it_is_read_is_an_error(
+    nest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = kachery.store_dir(nest, local=True)
+    linked = tmp_path / "manifest"
+    linked.write_bytes(Path(Store().layout.blob(NEST[10:50])).read_bytes())
+    os.unlink(Store().layout.blob(NEST[10:50]))
+    kachery.link_file(linked)
+    assert kachery.load_text(f"{uri}/a.txt", local_only=True) == "hello\n"
+    real = files.loading.load_content
+
+    def change(*args: Any, **kwargs: Any) -> str:
+        path = real(*args, **kwargs)
+        linked.write_bytes(linked.read_bytes().replace(b'"size": 6', b'"size": 7'))
+        return path
+
+    monkeypatch.setattr(files.loading, "load_content", change)
+    with pytest.raises(SourceChanged, match="manifest changed"):
+        kachery.read_dir(uri, local_only=True)
 
 
 def test_what_is_loaded_may_be_written_to(nest: Path, tmp_path: Path) -> None:

@@ -139,7 +139,21 @@ def manifest_bytes(
         size = os.fstat(file.fileno()).st_size
         if size > manifests.LARGEST:
             raise TooLarge(f"{reference} is too large for a directory: its manifest has {size} bytes")
-        return file.read()
+        data = file.read()
+    require_content(data, manifest, path)
+    return data
+
+
+def require_content(data: bytes, reference: uri.FileRef, path: str) -> None:
+    """Make sure that what was read outside the store is what was looked for; its owner may write to it at any time.
+
+    Raises:
+        SourceChanged: If it is something else.
+    """
+    if path == Store().layout.blob(reference.hash, reference.algorithm):
+        return
+    if digest.of_bytes(data, reference.algorithm) != reference.hash:
+        raise SourceChanged(f"{path} changed while it was read", hint="try again when nothing writes to it")
 
 
 def find_in(data: bytes, reference: uri.TreeRef) -> manifests.Member | manifests.Tree:

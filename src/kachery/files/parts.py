@@ -17,7 +17,7 @@ from ..errors import InvalidInput, NotFound, Unreachable, WrongContent, explaini
 from ..remote import RemoteFile
 from ..zone import Zone
 from .finding import explained, find_local, find_remote
-from .loading import SMALL, load_content, load_file, resolved
+from .loading import SMALL, load_content, load_file, require_content, resolved
 from .opening import open_zone
 
 if TYPE_CHECKING:
@@ -89,13 +89,16 @@ def _chunks(reference: uri.FileRef, size: int, place: Place | str | None) -> man
         WrongContent: If it is no manifest, or that of another file.
     """
     what = f"sha1://{reference.manifest}"
+    manifest = uri.FileRef("sha1", str(reference.manifest), zone=reference.zone)
     try:
-        path = load_content(uri.FileRef("sha1", str(reference.manifest), zone=reference.zone), place)
+        path = load_content(manifest, place)
     except (NotFound, Unreachable) as error:
         logger.warning("what is read of %s cannot be verified: %s", reference, error.message)
         return None
     with explaining("read", path), open(path, "rb") as file:
-        chunks = manifests.parse_chunks(file.read(manifests.LARGEST_OF_CHUNKS + 1), what)
+        data = file.read(manifests.LARGEST_OF_CHUNKS + 1)
+    chunks = manifests.parse_chunks(data, what)
+    require_content(data, manifest, path)
     if (chunks.sha1, chunks.size) != (reference.hash, size):
         raise WrongContent(f"{what} is the manifest of another file than {reference}", hint="leave ?manifest= out")
     return chunks
