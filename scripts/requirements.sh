@@ -60,11 +60,7 @@ export_release datajoint requirements/datajoint.in
 # Spyglass without the kachery clients, and those clients alone: the tests put theirs or ours beside it
 export_release spyglass-0.6.0 --no-emit-package kachery requirements/spyglass-0.6.0.in
 export_release kachery-released --no-deps requirements/kachery-released.in
-
-# figurl and sortingview without a kachery; the tests put theirs or ours beside them.
-{
-    echo "# Made by 'make requirements' from sortingview-0.14.2.in; do not edit. Install with --no-deps."
-    compile_pins --no-emit-package kachery requirements/sortingview-0.14.2.in
-} >requirements/sortingview-0.14.2.txt
+# figurl and sortingview without a kachery; likewise
+export_release sortingview-0.14.2 --no-emit-package kachery requirements/sortingview-0.14.2.in
 
 scripts/check-names.sh requirements/*.txt
