@@ -161,6 +161,8 @@ def test_a_client_that_is_killed_continues(
     )
     store = f"import kachery\nprint(kachery.store_file({str(source)!r}))"
     environment = {**os.environ, "KACHERY_TRANSFERS": "1"}
+    # what changed a moment ago is not remembered, and a client starts faster than that
+    time.sleep(0.2)
     # the first one gets as far as to name what it sends, and is killed in the middle
     before = staged_bytes(gateway)
     child = subprocess.Popen([sys.executable, "-c", SMALLER + slowly + store], env=environment)

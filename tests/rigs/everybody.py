@@ -21,7 +21,7 @@ def python() -> tuple[str, dict[str, str]]:
     """
     packages = [path for path in sys.path if path and os.path.isdir(path) and not path.startswith(sys.base_prefix)]
     if all(_is_open(path) for path in (sys.executable, sys.base_prefix, *packages)):
-        return sys.executable, {}
+        return sys.executable, {"PYTHONPATH": os.pathsep.join(packages)}
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     found = next(
         (path for path in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}") if _is_open(path)), None
