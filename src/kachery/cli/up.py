@@ -119,11 +119,7 @@ def up(
         own = gateway_config.require_public_url(internal_url) if internal_url else server.internal_address(listener)
         with lead.one_at_a_time(config.data / "starting.lock"):
             gateway = runtime.open_gateway(config, logs.make_log(config.log_level), bus, own)
-            token = _prepare(gateway, zone)
-        if channels is not None:
-            gateway.database.read_now(_require_zones, channels)
-        if broker is not None:
-            gateway.database.write_now(_prepare_broker, broker)
+            token = _prepare(gateway, zone, channels, broker)
 
         def ready(url: str, address: str) -> None:
             if token is not None:
@@ -186,8 +182,12 @@ def _prepare_broker(connection: Connection, name: str) -> None:
         )
 
 
-def _prepare(gateway: Gateway, zone: str) -> str | None:
-    """Make what the first start makes; returns the token of an invitation if an administrator was made."""
+def _prepare(gateway: Gateway, zone: str, channels: Channels | None, broker: str | None) -> str | None:
+    """Make what the first start makes, all of it or nothing.
+
+    Returns:
+        The token of an invitation if an administrator was made, who hears of it this once.
+    """
     from ..gateway.receiving import now
     from ..gateway.services import accounts, identity, zones
     from ..store import keys
@@ -196,6 +196,14 @@ def _prepare(gateway: Gateway, zone: str) -> str | None:
     own = keys.load_or_create()
 
     def prepare(connection: Connection) -> str | None:
+        token = make_administrator_and_zone(connection)
+        if channels is not None:
+            _require_zones(connection, channels)
+        if broker is not None:
+            _prepare_broker(connection, broker)
+        return token
+
+    def make_administrator_and_zone(connection: Connection) -> str | None:
         token = None
         if not any(user.is_admin for user in accounts.list_users(connection)):
             if accounts.find_user(connection, name) is None:
