@@ -134,9 +134,11 @@ class ChannelTraffic:
         use = self._uses.setdefault((channel.name, direction, quota.name), _Use())
         await self._take_place(use, quota)
         try:
-            self._require_left(channel, direction, quota, use, files, size)
-            use.pending_files += files
-            use.pending_bytes += size
+            # what is just being written down would be seen twice
+            async with self._flushing:
+                self._require_left(channel, direction, quota, use, files, size)
+                use.pending_files += files
+                use.pending_bytes += size
             transfer = Transfer()
             try:
                 yield transfer
@@ -210,7 +212,7 @@ class ChannelTraffic:
             if not charged:
                 return
             await self._database.write(channels.add_counts, charged, self._today())
-            # only now: somebody may have looked meanwhile, and must rather see too much than too little
+            # only now: what cannot be written stays here, and nobody looks meanwhile
             for key, (files, size) in charged.items():
                 self._charge(key, -files, -size)
                 if self._charged[key] == (0, 0):

@@ -460,7 +460,7 @@ def test_two_who_send_the_same_at_once_are_charged_once(driver: Driver) -> None:
         sender.start()
     for sender in senders:
         sender.join()
-    assert [reply.status for reply in replies] == [200] * 5
+    assert [reply.status for reply in replies] == [200] * 5, [reply.text for reply in replies]
     assert used(driver, "upload") == (1, 300)
     assert driver.read(files.all_uploads) == []
     assert list(driver.gateway.bucket.staged()) == []
