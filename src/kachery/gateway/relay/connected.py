@@ -112,6 +112,7 @@ class Connected(ABC):
 
     def dismiss(self, reason: str) -> None:
         """Tell it why it is connected no more, and close its connection."""
+        # one that is connected to another process is dismissed there
         raise NotImplementedError
 
     @abstractmethod
